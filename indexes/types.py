@@ -1,0 +1,345 @@
+"""The data of the house's ground floor: frozen, without behaviour beyond what its own fields say.
+
+Offsets are Unicode code points into a document version's text; vectors are float32 of unit length; scores grow with
+likeness, everywhere.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FloatMatrix = npt.NDArray[np.float32]
+"""Vectors as rows, shape (n, dimensions)."""
+FloatVector = npt.NDArray[np.float32]
+"""One vector, shape (dimensions,), or a row of scores."""
+IdArray = npt.NDArray[np.int64]
+"""Vector ids, shape (n,)."""
+
+Mode = Literal["hybrid", "dense", "lexical"]
+SourceKind = Literal["folder", "file", "upload"]
+DocumentState = Literal["indexed", "stale"]
+
+
+def text_hash(text: str) -> bytes:
+    """Return the 32-byte key under which a text's vector and its duplicates are found (SHA-256 of its UTF-8)."""
+    return hashlib.sha256(text.encode("utf-8")).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSpec:
+    """What a vector is made by. Two vectors compare only when their specs are equal."""
+
+    model: str
+    dimensions: int
+    template: str = "title-headings-1"
+    """Name of the template that joins title, heading path and slice into the embedded text."""
+    input_limit: int = 8191
+    """Tokens that one embedded text may have, template included."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSpec:
+    """How a text is cut."""
+
+    tokens: int = 512
+    """Most tokens (cl100k_base) in a chunk, overlap included."""
+    overlap: int = 64
+    """Tokens of the text before it, in the same section, that a chunk repeats at most."""
+    chunker: str = "borders-1"
+    """Version of the algorithm: another one may cut the same text elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSpec:
+    """One way of cutting and embedding; a generation serves exactly one."""
+
+    embedding: EmbeddingSpec
+    chunks: ChunkSpec = field(default_factory=ChunkSpec)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where documents come from: a real absolute path of a folder or a file, or `upload`."""
+
+    id: int
+    root: str
+    kind: SourceKind
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """What is remembered of a file so that it need not be read again while nothing changed."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+    scanned_ns: int
+    """Wall-clock time (ns) just before the file was read; a file modified within 2 s of it is not trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestEntry:
+    """One document of a source as the collection knows it."""
+
+    document_id: str
+    path: str
+    """Relative to the source's root, with `/`."""
+    version: int
+    content_hash: bytes
+    """SHA-256 of the file's bytes."""
+    stat: FileStat
+    state: DocumentState
+    reader: str
+    """Name and version of the reader that made the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All that a collection holds of one source (or of one folder below it), by path."""
+
+    source: Source
+    entries: Mapping[str, ManifestEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A slice of a document: `document.text[start:end]` is its text, always."""
+
+    ordinal: int
+    start: int
+    end: int
+    tokens: int
+    """Tokens (cl100k_base) of the slice alone."""
+    heading_path: tuple[str, ...]
+    page: int | None
+    """1-based; None where the format has no pages."""
+    text_hash: bytes
+    """`text_hash` of the slice: equal passages in several places are shown once."""
+    embedded_hash: bytes
+    """`text_hash` of what was embedded: template of title, heading path and slice."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentUpsert:
+    """A document version to become the visible one, whole, in the transaction that applies it.
+
+    `replaces` is what the plan saw: the id and version to be replaced, or None for a path that had no document. If
+    the collection holds something else by now, the upsert is a conflict and is not applied.
+    """
+
+    path: str
+    replaces: tuple[str, int] | None
+    content_hash: bytes
+    stat: FileStat
+    content_type: str
+    title: str
+    text: str
+    metadata: Mapping[str, str | int | float | bool]
+    reader: str
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRename:
+    """A document that keeps its id and version under another path."""
+
+    document_id: str
+    path: str
+    stat: FileStat
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSet:
+    """Changes of one source, applied in one transaction: removals and renames first, then upserts."""
+
+    source_id: int
+    upserts: tuple[DocumentUpsert, ...] = ()
+    renames: tuple[DocumentRename, ...] = ()
+    removals: tuple[str, ...] = ()
+    """Document ids."""
+    restats: tuple[tuple[str, FileStat], ...] = ()
+    """Documents whose file was touched without a change of its bytes; also ends the state `stale`."""
+    stale: tuple[tuple[str, str], ...] = ()
+    """Documents that can no longer be read, with the reason: the old version stays."""
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.upserts or self.renames or self.removals or self.restats or self.stale)
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyReport:
+    """What became of a change set."""
+
+    documents: Mapping[str, str]
+    """Path -> document id of each upsert that was applied."""
+    conflicts: tuple[str, ...] = ()
+    """Paths whose document changed or vanished since the plan: nothing was done for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`key op value` over a document's fields; see `indexes.filters` for keys and operators."""
+
+    key: str
+    op: str
+    value: str | int | float | bool | tuple[str | int | float | bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Junction:
+    """All (`and`) or any (`or`) of the terms. An empty `and` is everything, an empty `or` nothing."""
+
+    op: Literal["and", "or"]
+    terms: tuple["Filter", ...]
+
+
+Filter = Comparison | Junction
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The nearest vectors to one query, best first; ties by id. At most `k`, fewer where fewer exist."""
+
+    ids: IdArray
+    scores: FloatVector
+    """Cosine (inner product of unit vectors)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LegScore:
+    """What one leg of the search said of a hit."""
+
+    rank: int
+    """1-based."""
+    score: float
+    """Cosine for the dense leg, BM25 (higher is better) for the lexical one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Another place where the same passage stands."""
+
+    document_id: str
+    path: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that answers a query, with all that a citation needs."""
+
+    rank: int
+    """1-based."""
+    score: float
+    document_id: str
+    version: int
+    path: str
+    title: str
+    heading_path: tuple[str, ...]
+    page: int | None
+    start: int
+    end: int
+    text: str
+    dense: LegScore | None
+    lexical: LegScore | None
+    also: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Hits of one snapshot."""
+
+    hits: tuple[Hit, ...]
+    generation: int
+    term_weights: Mapping[str, float]
+    """Inverse document frequency of the query's words in this collection (see `indexes.lexical.words`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentInfo:
+    """A document as it is listed."""
+
+    id: str
+    path: str
+    source: str
+    """Root of its source, or `upload`."""
+    title: str
+    chunks: int
+    """Under the ChunkSpec in service."""
+    version: int
+    state: DocumentState
+    state_reason: str | None
+    """Why it is `stale`, else None."""
+    content_type: str
+    content_hash: str
+    """Hexadecimal SHA-256 of the file's bytes."""
+    size: int
+    """Bytes of the file."""
+    characters: int
+    modified_at: str
+    """Of the file, RFC 3339, UTC."""
+    indexed_at: str
+    reader: str
+    metadata: Mapping[str, str | int | float | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class TextSlice:
+    """A piece of a document version's text."""
+
+    document_id: str
+    version: int
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """An immutable file of vectors: it holds every vector of its spec with first_id <= id <= last_id at its making."""
+
+    ordinal: int
+    file: str
+    """Name below the collection's `segments` folder."""
+    kind: str
+    rows: int
+    first_id: int
+    last_id: int
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One IndexSpec in service and the segments that speed it up; newer vectors are in the delta."""
+
+    number: int
+    spec: IndexSpec
+    segments: tuple[Segment, ...]
+    current: bool
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionStatus:
+    """Figures of one collection."""
+
+    generation: int
+    spec: IndexSpec
+    documents: int
+    stale_documents: int
+    chunks: int
+    vectors: int
+    """Under the EmbeddingSpec in service, unreferenced ones included."""
+    missing_vectors: int
+    """Chunks of visible documents that have no vector under the spec in service: found by words alone."""
+    segments: int
+    delta_rows: int
+    bytes: int
+    """Of the store and the segments on disk."""

@@ -1,0 +1,1 @@
+"""Readers: one file per format family; `registry` maps a content type to its reader."""

@@ -1,0 +1,143 @@
+"""The data of the ingest: what a reader makes, what a run is, what it reports."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from indexes.types import FileStat, ManifestEntry
+
+RejectionReason = Literal[
+    "password",
+    "no_text",
+    "empty",
+    "unsupported",
+    "damaged",
+    "too_large",
+    "limit",
+    "crash",
+    "permission",
+    "outside_root",
+    "not_regular",
+    "encoding",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A stretch of a document's text under one heading path, on one page.
+
+    The sections of a document follow each other without a gap and cover its text; a heading stands at the start of
+    the section it opens.
+    """
+
+    start: int
+    end: int
+    heading_path: tuple[str, ...] = ()
+    """Headings from the outermost to the nearest, as plain text."""
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a reader makes of a file's bytes."""
+
+    text: str
+    """Valid Unicode without NUL and without lone surrogates; never empty."""
+    sections: tuple[Section, ...]
+    content_type: str
+    title: str = ""
+    """From the content only (first heading, <title>, metadata), else empty."""
+    metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    reader: str = ""
+    """Name and version of the reader."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedFile:
+    """A regular file that a walk found."""
+
+    path: str
+    """Relative to the source's root, with `/`."""
+    stat: FileStat
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A file that is not indexed, and why."""
+
+    path: str
+    reason: RejectionReason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a walk found below a root."""
+
+    files: tuple[ScannedFile, ...]
+    rejections: tuple[Rejection, ...]
+    """Entries that are no file to read: outside_root, not_regular, permission, encoding (of the name), limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A folder against its manifest. The same bytes at a new path, when the old path is gone, are a rename."""
+
+    added: tuple[ScannedFile, ...] = ()
+    changed: tuple[tuple[ManifestEntry, ScannedFile], ...] = ()
+    renamed: tuple[tuple[ManifestEntry, ScannedFile], ...] = ()
+    removed: tuple[ManifestEntry, ...] = ()
+    touched: tuple[tuple[ManifestEntry, ScannedFile], ...] = ()
+    """Same bytes under the same path with another stat: nothing but the stat is written."""
+    unchanged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IngestPlan:
+    """What a run is about to do and what it costs, before a token is paid."""
+
+    source: str
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    renamed: tuple[tuple[str, str], ...]
+    """(old path, new path)."""
+    removed: tuple[str, ...]
+    unchanged: int
+    rejected: tuple[Rejection, ...]
+    chunks: int
+    """Chunks of the added and changed documents."""
+    inputs: int
+    """Texts to be embedded: distinct, and not yet known."""
+    tokens: int
+    """Tokens (cl100k_base) of these inputs."""
+    returned: tuple[str, ...] = ()
+    """Added paths that had been removed by hand before."""
+
+
+EventKind = Literal["planned", "embedded", "applied", "rejected", "conflict", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestEvent:
+    """One step of a run, for progress bars and jobs. `done` and `total` count inputs for `embedded`, else documents."""
+
+    kind: EventKind
+    done: int = 0
+    total: int = 0
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What a run did."""
+
+    plan: IngestPlan
+    embedded_inputs: int
+    embedded_tokens: int
+    """As the provider counted them."""
+    requests: int
+    applied: int
+    """Documents whose new version is visible."""
+    conflicts: tuple[str, ...]
+    rejected: tuple[Rejection, ...]
+    seconds: float

@@ -1,0 +1,1 @@
+"""The service: index a folder of documents, answer questions about them over HTTP, cite every answer."""
