@@ -37,7 +37,7 @@ setup: .ragsvc/run.stamp ## set up the environment of `make run`
 setup-dev: .ragsvc/dev.stamp ## set up the environment of the tests
 
 run: setup ## index DOCS (default docs/) and serve on HOST:PORT (127.0.0.1:8000)
-	@$(VENV)/python -m ragsvc.quickstart '$(DOCS)' --host '$(HOST)' --port '$(PORT)'
+	@$(VENV)/ragsvc quickstart '$(DOCS)' --host '$(HOST)' --port '$(PORT)' --data-root .ragsvc/run
 
 test: setup-dev ## run the tests
 	@$(VENV)/python -m pytest -n 2

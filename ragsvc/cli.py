@@ -1,0 +1,379 @@
+"""The terminal entrance: each command parses, calls, prints. stdout is the result, stderr everything else."""
+
+import asyncio
+import contextlib
+import hashlib
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import msgspec
+import rich_click as click
+
+from indexes.errors import IndexesError, InvalidQuery, NotFound, SourceOverlap
+from indexes.filters import parse_filter
+from indexes.types import Filter, Mode
+from ingest.errors import IngestError, PathError, SettingsError
+from ragsvc import __version__, asgi, terminal
+from ragsvc.compose import compose
+from ragsvc.errors import BadRequest, RagsvcError
+from ragsvc.indexing import IndexOutcome, IndexRequest, index
+from ragsvc.service import Service
+from ragsvc.settings import Settings, load_settings
+from ragsvc.specs import new_spec
+from ragsvc.types import Question
+
+INTERRUPTED = 130
+_Result = TypeVar("_Result")
+_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (PathError, 2),
+    (SourceOverlap, 2),
+    (InvalidQuery, 2),
+    (NotFound, 2),
+    (SettingsError, 3),
+    (IngestError, 3),
+    (IndexesError, 3),
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code; errors are one line on stderr."""
+    try:
+        result = cli.main(args=arguments, prog_name="ragsvc", standalone_mode=False)
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return _fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
+    except (RagsvcError, IngestError, IndexesError) as error:
+        return _fail(str(error), exit_code(error))
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def exit_code(error: Exception) -> int:
+    """Return the exit code of an error by the contract's table."""
+    if isinstance(error, RagsvcError):
+        return error.exit_code
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"ragsvc: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _run(settings: Settings, work: Callable[[Service], Awaitable[_Result]]) -> _Result:
+    async def composed() -> _Result:
+        async with contextlib.aclosing(compose(settings)) as service:
+            return await work(service)
+
+    return asyncio.run(composed())
+
+
+def _parse_filter(text: str | None) -> Filter | None:
+    if text is None:
+        return None
+    try:
+        return parse_filter(msgspec.json.decode(text))
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"--filter is not JSON ({error}); example: {_FILTER_EXAMPLE}") from None
+
+
+_FILTER_EXAMPLE = """'{"key": "path", "op": "prefix", "value": "guide/"}'"""
+_collection = click.option("--collection", default="default", show_default=True, metavar="NAME", help="Where to look.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_filter = click.option("--filter", "where", metavar="JSON", help=f"Only documents that fit, e.g. {_FILTER_EXAMPLE}")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ragsvc")
+def cli() -> None:
+    """Index a folder of documents and ask about it: cited to the character, moderated."""
+
+
+@cli.command("index", epilog="Example: ragsvc index ~/papers --dry-run")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Print the plan and its price; change nothing.")
+@click.option("--max-cost", type=click.FloatRange(min=0), metavar="USD", help="Refuse a plan that costs more.")
+@click.option("--strict", is_flag=True, help="Exit 1 if a file was rejected.")
+@click.option("--verify", is_flag=True, help="Hash every file, whatever its size and times say.")
+@click.option("--allow-empty", is_flag=True, help="Allow a run that removes most of the source.")
+@_collection
+@_json
+def index_command(path: Path, strict: bool, as_json: bool, **options: Any) -> int:
+    """Make the indexed documents of PATH equal to what is there: plan, price, then do it."""
+    on_plan = _say_nothing if as_json else terminal.print_plan
+    outcome = _index(load_settings(), IndexRequest(path, **options), on_plan)
+    if as_json:
+        terminal.print_json(terminal.outcome_json(outcome))
+    else:
+        terminal.print_outcome(outcome)
+    return 1 if strict and outcome.plan.rejected else 0
+
+
+def _index(settings: Settings, request: IndexRequest, on_plan: Callable[[IndexOutcome], None]) -> IndexOutcome:
+    async def work(service: Service) -> IndexOutcome:
+        with terminal.progress() as on_event:
+            return await index(
+                request, settings, service.library, service.embedder_for, on_plan=on_plan, on_event=on_event
+            )
+
+    return _run(settings, work)
+
+
+def _say_nothing(outcome: IndexOutcome) -> None:
+    """With --json the plan is part of the final object."""
+
+
+@cli.command("search", epilog="Example: ragsvc search 'rotate the key' -k 5 --mode lexical")
+@click.argument("query")
+@click.option("-k", type=click.IntRange(1, 50), default=10, show_default=True, help="Hits at most.")
+@click.option("--mode", type=click.Choice(["hybrid", "dense", "lexical"]), default="hybrid", show_default=True)
+@_filter
+@_collection
+@_json
+def search_command(query: str, k: int, mode: str, where: str | None, collection: str, as_json: bool) -> None:
+    """Find passages."""
+    if not query.strip():
+        raise BadRequest("the query is empty; say what to look for")
+    chosen = _parse_filter(where)
+    found = _run(
+        load_settings(),
+        lambda service: service.retriever.retrieve(query, collection, k, cast(Mode, mode), chosen),
+    )
+    if as_json:
+        terminal.print_json({"hits": found.result.hits, "collection": collection, "generation": found.result.generation})
+    else:
+        terminal.print_hits(found.result)
+
+
+@cli.command("ask", epilog="Example: ragsvc ask 'How do I rotate the key?'")
+@click.argument("question")
+@click.option("-k", type=click.IntRange(1, 50), default=8, show_default=True, help="Passages to answer from, at most.")
+@_filter
+@_collection
+@_json
+def ask_command(question: str, k: int, where: str | None, collection: str, as_json: bool) -> None:
+    """Answer a question from the documents, with citations."""
+    if not question.strip() or len(question) > 4000:
+        raise BadRequest("a question has 1 to 4,000 characters")
+    asked = Question(question, collection, k, _parse_filter(where))
+    answer = _run(load_settings(), lambda service: service.answering.answer(asked))
+    if as_json:
+        terminal.print_json(answer)
+    else:
+        terminal.print_answer(answer)
+
+
+@cli.command("serve", epilog="Example: ragsvc serve --port 9000")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+def serve_command(host: str, port: int) -> int:
+    """Serve HTTP until interrupted."""
+    return asgi.serve(load_settings(), host, port)
+
+
+@cli.command("quickstart", hidden=True)
+@click.argument("docs", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000)
+@click.option("--data-root", type=click.Path(path_type=Path), required=True)
+def quickstart_command(docs: Path, host: str, port: int, data_root: Path) -> int:
+    """Index DOCS into a data directory of its own below DATA_ROOT, then serve it: what `make run` does."""
+    asgi.check_bind(host)
+    settings = load_settings()
+    if "data_dir" not in settings.model_fields_set:
+        key = hashlib.sha256(str(docs.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        folder = data_root.absolute() / f"{settings.provider_of('embedding')}-{key}"
+        settings = settings.model_copy(update={"data_dir": folder})
+    terminal.print_outcome(_index(settings, IndexRequest(docs), terminal.print_plan))
+    return asgi.serve(settings, host, port, terminal.print_next_steps)
+
+
+@cli.command("status", epilog="Example: ragsvc status --json")
+@_collection
+@_json
+def status_command(collection: str, as_json: bool) -> None:
+    """Show a collection's figures and the settings, secrets masked."""
+    settings = load_settings()
+
+    async def work(service: Service) -> dict[str, object]:
+        return terminal.status_json(service, service.library.open(collection).status(), collection)
+
+    status = _run(settings, work)
+    if as_json:
+        terminal.print_json(status)
+    else:
+        terminal.print_status(status)
+
+
+@cli.group("documents")
+def documents_group() -> None:
+    """List, show and remove documents."""
+
+
+@documents_group.command("list", epilog="Example: ragsvc documents list --collection papers")
+@_collection
+@_json
+def documents_list(collection: str, as_json: bool) -> None:
+    """List all documents of a collection."""
+
+    async def work(service: Service) -> list[Any]:
+        opened, found, after = service.library.open(collection), [], None
+        while True:
+            page, after = opened.documents(None, 1000, after)
+            found.extend(page)
+            if after is None:
+                return found
+
+    documents = _run(load_settings(), work)
+    if as_json:
+        terminal.print_json({"documents": [terminal.listed(document) for document in documents]})
+    else:
+        terminal.print_documents(documents)
+
+
+@documents_group.command("show", epilog="Example: ragsvc documents show doc_... --text")
+@click.argument("document_id")
+@click.option("--text", "with_text", is_flag=True, help="Print the stored text.")
+@_json
+def documents_show(document_id: str, with_text: bool, as_json: bool) -> None:
+    """Show one document."""
+
+    async def work(service: Service) -> tuple[Any, str | None]:
+        opened = service.library.of_document(document_id)
+        return opened.document(document_id), opened.text(document_id).text if with_text else None
+
+    document, text = _run(load_settings(), work)
+    if as_json:
+        terminal.print_json(msgspec.to_builtins(document) | ({"text": text} if with_text else {}))
+    else:
+        terminal.print_fields(msgspec.to_builtins(document))
+        if text is not None:
+            terminal.print_line(text)
+
+
+@documents_group.command("remove", epilog="Example: ragsvc documents remove doc_...")
+@click.argument("document_id")
+@_json
+def documents_remove(document_id: str, as_json: bool) -> None:
+    """Remove one document; it comes back with the next index of its folder while its file is there."""
+
+    async def work(service: Service) -> str:
+        opened = service.library.of_document(document_id)
+        path = opened.document(document_id).path
+        opened.remove_document(document_id)
+        return path
+
+    path = _run(load_settings(), work)
+    if as_json:
+        terminal.print_json({"removed": document_id, "path": path})
+    else:
+        terminal.print_line(f"removed {path}; the next index of its folder brings it back while the file is there")
+
+
+@cli.group("sources")
+def sources_group() -> None:
+    """List and remove sources."""
+
+
+@sources_group.command("list", epilog="Example: ragsvc sources list")
+@_collection
+@_json
+def sources_list(collection: str, as_json: bool) -> None:
+    """List the folders and files that were indexed."""
+
+    async def work(service: Service) -> Any:
+        return service.library.open(collection).sources()
+
+    sources = _run(load_settings(), work)
+    if as_json:
+        terminal.print_json({"sources": sources})
+    else:
+        for source in sources:
+            terminal.print_line(f"{source.id:>4}  {source.kind:<6}  {source.root}")
+
+
+@sources_group.command("remove", epilog="Example: ragsvc sources remove 3")
+@click.argument("source_id", type=int)
+@_collection
+@_json
+def sources_remove(source_id: int, collection: str, as_json: bool) -> None:
+    """Remove a source and all its documents."""
+
+    async def work(service: Service) -> None:
+        service.library.open(collection).remove_source(source_id)
+
+    _run(load_settings(), work)
+    if as_json:
+        terminal.print_json({"removed": source_id})
+    else:
+        terminal.print_line(f"removed source {source_id} and its documents")
+
+
+@cli.group("collections")
+def collections_group() -> None:
+    """List, create and remove collections."""
+
+
+@collections_group.command("list", epilog="Example: ragsvc collections list")
+@_json
+def collections_list(as_json: bool) -> None:
+    """List the collections."""
+
+    async def work(service: Service) -> list[dict[str, object]]:
+        return [terminal.collection_json(name, service.library.open(name).status()) for name in service.library.names()]
+
+    listed = _run(load_settings(), work)
+    if as_json:
+        terminal.print_json({"collections": listed})
+    else:
+        for row in listed:
+            terminal.print_line(
+                f"{row['name']}  {row['documents']} documents, {row['chunks']} chunks, {row['embedding_model']} "
+                f"at {row['dimensions']}, {row['chunk_tokens']}/{row['overlap_tokens']} tokens"
+            )
+
+
+@collections_group.command("create", epilog="Example: ragsvc collections create papers --chunk-tokens 256")
+@click.argument("name")
+@click.option("--embedding-model", "model", metavar="MODEL", help="Model of its vectors.")
+@click.option("--dimensions", type=click.IntRange(1, 8192), help="Width of its vectors.")
+@click.option("--chunk-tokens", "tokens", type=click.IntRange(16, 8000), help="Most tokens in a chunk.")
+@click.option("--overlap-tokens", "overlap", type=click.IntRange(0, 4000), help="Tokens a chunk repeats.")
+@_json
+def collections_create(name: str, as_json: bool, **options: Any) -> None:
+    """Make a collection."""
+    settings = load_settings()
+    spec = new_spec(settings, **options)
+
+    async def work(service: Service) -> dict[str, object]:
+        return terminal.collection_json(name, service.library.create(name, spec).status())
+
+    made = _run(settings, work)
+    if as_json:
+        terminal.print_json(made)
+    else:
+        terminal.print_line(f"created {name}: {made['embedding_model']} at {made['dimensions']} dimensions")
+
+
+@collections_group.command("remove", epilog="Example: ragsvc collections remove papers --yes")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_json
+def collections_remove(name: str, yes: bool, as_json: bool) -> None:
+    """Remove a collection with everything in it, paid vectors included."""
+    if not yes:
+        click.confirm(f"Remove collection {name} with all its documents and vectors?", abort=True, err=True)
+
+    async def work(service: Service) -> None:
+        service.library.remove(name)
+
+    _run(load_settings(), work)
+    if as_json:
+        terminal.print_json({"removed": name})
+    else:
+        terminal.print_line(f"removed collection {name}")

@@ -1,0 +1,97 @@
+"""Index a path into a collection: plan it, say what it costs, refuse what is over the limit, then apply it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexes.types import EmbeddingSpec
+from ingest import pipeline
+from ingest.pipeline import IngestOptions, OnEvent
+from ingest.protocols import Embedder
+from ingest.types import IngestPlan, IngestReport
+from ragsvc import pricing
+from ragsvc.errors import BudgetRefused
+from ragsvc.library import Library
+from ragsvc.settings import LOCAL_MODEL, Settings
+from ragsvc.specs import check_agrees
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRequest:
+    """What the user asked for."""
+
+    path: Path
+    collection: str = "default"
+    dry_run: bool = False
+    max_cost: float | None = None
+    """US dollars that the run may cost; None is no limit."""
+    verify: bool = False
+    allow_empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IndexOutcome:
+    """A plan with its price, and what became of it."""
+
+    collection: str
+    plan: IngestPlan
+    model: str
+    cost_usd: float | None
+    """Of the plan; None when the price of the model is not known."""
+    report: IngestReport | None
+    """None for a dry run."""
+    paid_usd: float | None = None
+    """Of the tokens the provider counted."""
+
+
+async def index(
+    request: IndexRequest,
+    settings: Settings,
+    library: Library,
+    embedder_for: Callable[[EmbeddingSpec], Embedder],
+    *,
+    on_plan: Callable[[IndexOutcome], None] = lambda outcome: None,
+    on_event: OnEvent = lambda event: None,
+) -> IndexOutcome:
+    """Make the documents of a source equal to the path.
+
+    `on_plan` is told before anything is paid. Raises PathError, RunLocked, ConfigurationError for another spec,
+    BudgetRefused when the plan costs more than `max_cost` or its price is not known, and the provider's errors.
+    """
+    collection = library.open(request.collection)
+    spec = collection.spec.embedding
+    check_agrees(settings, collection.spec, request.collection)
+    embedder = embedder_for(spec)
+    options = IngestOptions(
+        verify=request.verify,
+        allow_empty=request.allow_empty,
+        inputs=settings.embed_batch,
+        concurrency=settings.embed_concurrency,
+        max_bytes=settings.max_body_mb * 1024 * 1024,
+    )
+    with pipeline.prepare(request.path, collection, library.locks(collection), options, on_event) as prepared:
+        cost = price(spec, prepared.plan.tokens)
+        planned = IndexOutcome(request.collection, prepared.plan, spec.model, cost, None)
+        on_plan(planned)
+        _within(request.max_cost, cost, spec.model)
+        if request.dry_run:
+            return planned
+        report = await pipeline.apply(prepared, collection, embedder, options, on_event)
+    return IndexOutcome(
+        request.collection, report.plan, spec.model, cost, report, price(spec, report.embedded_tokens)
+    )
+
+
+def price(spec: EmbeddingSpec, tokens: int) -> float | None:
+    """Return the dollars of embedding `tokens` tokens, None when the model's price is not known."""
+    provider = "local" if spec.model == LOCAL_MODEL else "openai"
+    return 0.0 if tokens == 0 else pricing.cost_usd(spec.model, input_tokens=tokens, provider=provider)
+
+
+def _within(limit: float | None, cost: float | None, model: str) -> None:
+    if limit is None:
+        return
+    if cost is None:
+        raise BudgetRefused(f"the price of {model} is not known, so --max-cost can't be kept: run without it")
+    if cost > limit:
+        raise BudgetRefused(f"the plan costs ${cost:.4f}, over --max-cost {limit}: raise it or index less")

@@ -1,0 +1,98 @@
+"""The collections of one data directory: by name, by document id; made and removed so that a kill leaves no half one."""
+
+import secrets
+import shutil
+import string
+import threading
+from pathlib import Path
+
+from indexes.collection import Collection
+from indexes.errors import NotFound
+from indexes.types import IndexSpec
+from ragsvc.errors import CollectionExists, UnknownCollection
+from ragsvc.service_store import ServiceStore
+
+DEFAULT = "default"
+_ID_ALPHABET = string.ascii_lowercase + string.digits
+_ID_LENGTH = 6
+_DOCUMENT_PREFIX = "doc_"
+
+
+class Library:
+    """Opens each collection once and keeps it open. Safe for many threads."""
+
+    def __init__(self, data_dir: Path, store: ServiceStore, new_spec: IndexSpec, delta_rows: int) -> None:
+        """`new_spec` is what a collection is made with when nothing else is asked, the default one included."""
+        self._folder = data_dir / "collections"
+        self._store, self._new_spec, self._delta_rows = store, new_spec, delta_rows
+        self._open: dict[str, Collection] = {}
+        self._lock = threading.Lock()
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all collections; `default` always exists."""
+        return tuple(sorted({DEFAULT, *(row.name for row in self._store.collections())}))
+
+    def open(self, name: str = DEFAULT) -> Collection:
+        """Return a collection. Raises UnknownCollection."""
+        collection_id = self._store.collection_id(name)
+        if collection_id is None:
+            if name != DEFAULT:
+                known = ", ".join(self.names())
+                raise UnknownCollection(
+                    f"there is no collection {name!r}; known: {known}. Make it: ragsvc collections create {name}"
+                )
+            return self.create(DEFAULT, self._new_spec, exist_ok=True)
+        return self._opened(collection_id)
+
+    def of_document(self, document_id: str) -> Collection:
+        """Return the collection that a document id belongs to. Raises NotFound."""
+        collection_id = document_id.removeprefix(_DOCUMENT_PREFIX)[:_ID_LENGTH]
+        known = document_id.startswith(_DOCUMENT_PREFIX) and self._store.collection_name(collection_id)
+        if not known:
+            raise NotFound(f"there is no document {document_id!r}")
+        return self._opened(collection_id)
+
+    def create(self, name: str, spec: IndexSpec | None = None, *, exist_ok: bool = False) -> Collection:
+        """Make a collection: the store first, its row last. Raises CollectionExists."""
+        collection_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+        folder = self._folder / collection_id
+        Collection.create(folder, collection_id, spec or self._new_spec, delta_rows=self._delta_rows).close()
+        try:
+            self._store.add_collection(collection_id, name)
+        except CollectionExists:
+            shutil.rmtree(folder)
+            if not exist_ok:
+                raise
+            return self.open(name)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return self._opened(collection_id)
+
+    def remove(self, name: str) -> None:
+        """Remove a collection for good: its row first, its folder later. Raises UnknownCollection."""
+        collection_id = self._store.remove_collection(name)
+        with self._lock:
+            opened = self._open.pop(collection_id, None)
+        if opened is not None:
+            opened.close()
+        shutil.rmtree(self._folder / collection_id, ignore_errors=True)
+
+    def locks(self, collection: Collection) -> Path:
+        """Return the folder of a collection's lock files."""
+        return self._folder / collection.id / "locks"
+
+    def close(self) -> None:
+        """Close every collection."""
+        with self._lock:
+            opened, self._open = list(self._open.values()), {}
+        for collection in opened:
+            collection.close()
+
+    def _opened(self, collection_id: str) -> Collection:
+        with self._lock:
+            if collection_id not in self._open:
+                self._open[collection_id] = Collection.open(
+                    self._folder / collection_id, delta_rows=self._delta_rows
+                )
+            return self._open[collection_id]

@@ -1,0 +1,80 @@
+"""Which IndexSpec a new collection gets, and whether the settings agree with the one a collection has (pure)."""
+
+from indexes.types import ChunkSpec, EmbeddingSpec, IndexSpec
+from ingest import chunking, template
+from ragsvc.errors import ConfigurationError
+from ragsvc.settings import LOCAL_DIMENSIONS, LOCAL_MODEL, Settings, check_chunking
+
+DEFAULT_MODEL = "text-embedding-3-small"
+DIMENSIONS = {
+    "text-embedding-3-small": 1536,
+    "text-embedding-3-large": 3072,
+    "text-embedding-ada-002": 1536,
+    LOCAL_MODEL: LOCAL_DIMENSIONS,
+}
+"""Width of each model's own vectors (OpenAI's embeddings guide)."""
+
+
+def new_spec(
+    settings: Settings,
+    *,
+    model: str | None = None,
+    dimensions: int | None = None,
+    tokens: int | None = None,
+    overlap: int | None = None,
+) -> IndexSpec:
+    """Return the spec of a new collection: what is given here, else what is set, else the defaults.
+
+    Raises ConfigurationError for a model of unknown width without dimensions, and for values that make no sense.
+    """
+    default = LOCAL_MODEL if settings.provider_of("embedding") == "local" else DEFAULT_MODEL
+    model = model or settings.embedding_model or default
+    dimensions = dimensions or settings.embedding_dimensions or DIMENSIONS.get(model)
+    if dimensions is None:
+        raise ConfigurationError(
+            f"the width of the vectors of {model} is not known: set RAGSVC_EMBEDDING_DIMENSIONS to it"
+        )
+    if dimensions > DIMENSIONS.get(model, dimensions) or (dimensions != DIMENSIONS.get(model) and not _shortens(model)):
+        raise ConfigurationError(
+            f"{model} has no vectors of {dimensions} dimensions; its own are {DIMENSIONS[model]} wide: "
+            "change or unset RAGSVC_EMBEDDING_DIMENSIONS"
+        )
+    plain = ChunkSpec()
+    tokens = tokens or settings.chunk_tokens or plain.tokens
+    overlap = overlap if overlap is not None else settings.chunk_overlap
+    overlap = min(plain.overlap, tokens // 8) if overlap is None else overlap
+    embedding = EmbeddingSpec(model, dimensions)
+    try:
+        check_chunking(tokens, overlap)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}: change RAGSVC_CHUNK_TOKENS or RAGSVC_CHUNK_OVERLAP") from None
+    if tokens + template.MOST_TOKENS > embedding.input_limit:
+        raise ConfigurationError(
+            f"chunks of {tokens} tokens do not fit the model's {embedding.input_limit} with their headings: "
+            f"set RAGSVC_CHUNK_TOKENS to {embedding.input_limit - template.MOST_TOKENS} or less"
+        )
+    return IndexSpec(embedding, ChunkSpec(tokens, overlap, chunking.VERSION))
+
+
+def _shortens(model: str) -> bool:
+    return model.startswith("text-embedding-3-") or model not in DIMENSIONS
+
+
+def check_agrees(settings: Settings, spec: IndexSpec, name: str) -> None:
+    """Raise ConfigurationError when a setting that was made explicitly differs from the collection's spec."""
+    wanted = {
+        "RAGSVC_EMBEDDING_MODEL": (settings.embedding_model, spec.embedding.model),
+        "RAGSVC_EMBEDDING_DIMENSIONS": (settings.embedding_dimensions, spec.embedding.dimensions),
+        "RAGSVC_CHUNK_TOKENS": (settings.chunk_tokens, spec.chunks.tokens),
+        "RAGSVC_CHUNK_OVERLAP": (settings.chunk_overlap, spec.chunks.overlap),
+    }
+    differing = [
+        f"{setting} is {value}, the collection has {own}"
+        for setting, (value, own) in wanted.items()
+        if value is not None and value != own
+    ]
+    if differing:
+        raise ConfigurationError(
+            f"collection {name!r} is made otherwise: {'; '.join(differing)}. Unset the setting to go on with the "
+            "collection's own, or make another collection; changing one in place (`ragsvc reembed`) is not in this release yet"
+        )

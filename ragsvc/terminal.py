@@ -1,0 +1,225 @@
+"""What the commands print: text for people, and the same as one JSON object."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from indexes.types import CollectionStatus, DocumentInfo, Hit, SearchResult
+from ingest.pipeline import OnEvent
+from ingest.types import IngestEvent, Rejection
+from ragsvc.indexing import IndexOutcome
+from ragsvc.types import Answer, Citation
+
+_SHOWN_REJECTIONS = 20
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object, for people who pipe it."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def print_line(text: str = "") -> None:
+    """Print a line of the result. What the terminal can't show is replaced, control characters are made visible."""
+    shown = "".join(mark if mark.isprintable() or mark in "\n\t" else _visible(mark) for mark in text)
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(shown.encode(encoding, "replace").decode(encoding) + "\n")
+
+
+def _visible(mark: str) -> str:
+    return f"\\x{ord(mark):02x}" if ord(mark) < 0x100 else f"\\u{ord(mark):04x}"
+
+
+def dollars(cost: float | None) -> str:
+    """Return a price as it is shown."""
+    return "price not known" if cost is None else f"${cost:.6f}".rstrip("0").rstrip(".")
+
+
+def print_plan(outcome: IndexOutcome, file: Any = None) -> None:
+    """Print what a run is about to do."""
+    plan = outcome.plan
+    lines = [
+        f"plan for {plan.source} (collection {outcome.collection})",
+        f"  added {len(plan.added):,} · changed {len(plan.changed):,} · renamed {len(plan.renamed):,} · "
+        f"removed {len(plan.removed):,} · unchanged {plan.unchanged:,} · rejected {len(plan.rejected):,}",
+        f"  chunks {plan.chunks:,} · to embed {plan.inputs:,} inputs, {plan.tokens:,} tokens · "
+        f"{dollars(outcome.cost_usd)} ({outcome.model})",
+        *(f"  {path} was removed by hand and comes back with its folder" for path in plan.returned),
+    ]
+    for line in lines:
+        print(line, file=file or sys.stdout)  # noqa: T201
+
+
+def print_outcome(outcome: IndexOutcome) -> None:
+    """Print what a run did."""
+    for rejection in outcome.plan.rejected[:_SHOWN_REJECTIONS]:
+        print_line(f"  rejected {rejection.path}: {_reason(rejection)}")
+    if (more := len(outcome.plan.rejected) - _SHOWN_REJECTIONS) > 0:
+        print_line(f"  ... and {more} more rejected; --json lists all")
+    if outcome.report is None:
+        print_line("dry run: nothing was changed")
+        return
+    report = outcome.report
+    for path in report.conflicts:
+        print_line(f"  {path} was changed by someone else meanwhile; the next run looks at it again")
+    print_line(
+        f"done: {report.applied:,} documents applied, {report.embedded_inputs:,} inputs embedded in "
+        f"{report.requests:,} requests, {dollars(outcome.paid_usd)}, {report.seconds:.1f} s"
+    )
+
+
+def _reason(rejection: Rejection) -> str:
+    return f"{rejection.reason} ({rejection.detail})" if rejection.detail else rejection.reason
+
+
+def outcome_json(outcome: IndexOutcome) -> dict[str, object]:
+    """Return the final object of `index --json`."""
+    plan, report = outcome.plan, outcome.report
+    return {
+        "source": plan.source,
+        "collection": outcome.collection,
+        "model": outcome.model,
+        "plan": {
+            "added": plan.added,
+            "changed": plan.changed,
+            "renamed": [{"from": old, "to": new} for old, new in plan.renamed],
+            "removed": plan.removed,
+            "unchanged": plan.unchanged,
+            "returned": plan.returned,
+            "chunks": plan.chunks,
+            "inputs": plan.inputs,
+            "tokens": plan.tokens,
+            "cost_usd": outcome.cost_usd,
+        },
+        "rejected": [dataclasses.asdict(rejection) for rejection in plan.rejected],
+        "dry_run": report is None,
+        "applied": report.applied if report else 0,
+        "inputs": report.embedded_inputs if report else 0,
+        "tokens": report.embedded_tokens if report else 0,
+        "requests": report.requests if report else 0,
+        "conflicts": report.conflicts if report else (),
+        "cost_usd": outcome.paid_usd if report else 0.0,
+        "seconds": round(report.seconds, 3) if report else 0.0,
+    }
+
+
+def print_hits(result: SearchResult) -> None:
+    """Print the hits of a search."""
+    if not result.hits:
+        print_line("no hits")
+    for hit in result.hits:
+        print_line(f"{hit.rank}. {_where(hit)}  score {hit.score:.4f}")
+        for place in hit.also:
+            print_line(f"   also {place.path} [{place.start}:{place.end}]")
+        print_line(_indented(hit.text))
+
+
+def _where(hit: Hit | Citation) -> str:
+    page = f", page {hit.page}" if hit.page is not None else ""
+    return f"{hit.path}{page} [{hit.start}:{hit.end}]"
+
+
+def _indented(text: str, most: int = 300) -> str:
+    flat = " ".join(text.split())
+    return "   " + (flat if len(flat) <= most else flat[:most] + " ...")
+
+
+def print_answer(answer: Answer) -> None:
+    """Print an answer with its citations."""
+    if answer.blocked is not None:
+        print_line(f"blocked ({answer.blocked.side}): {', '.join(answer.blocked.categories)}")
+    if answer.answer is not None:
+        print_line(answer.answer)
+    for citation in answer.citations:
+        weak = "" if citation.support == "strong" else " (weak)"
+        print_line(f"[{citation.marker}]{weak} {_where(citation)}: {' '.join(citation.quote.split())}")
+    cost = dollars(answer.usage.cost_usd)
+    note = ", moderation off" if answer.moderation.mode == "off" else ""
+    print(  # noqa: T201
+        f"{answer.status} by {answer.model} ({answer.provider}) in {answer.timings_ms['total']} ms, {cost}{note}",
+        file=sys.stderr,
+    )
+
+
+def print_documents(documents: list[DocumentInfo]) -> None:
+    """Print a list of documents."""
+    for document in documents:
+        state = document.state if document.state_reason is None else f"{document.state} ({document.state_reason})"
+        print_line(f"{document.id}  v{document.version}  {document.chunks:>5} chunks  {state}  {document.path}")
+
+
+@contextmanager
+def progress() -> Iterator[OnEvent]:
+    """Show a run's progress on stderr, if that is a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda event: None
+        return
+    columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+        names = {"planned": "reading", "embedded": "embedding", "applied": "indexing"}
+
+        def show(event: IngestEvent) -> None:
+            if (name := names.get(event.kind)) is None:
+                return
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=event.total)
+            bar.update(tasks[name], completed=event.done, total=event.total)
+
+        yield show
+
+
+def listed(document: DocumentInfo) -> dict[str, object]:
+    """Return a document as it stands in a list."""
+    return {
+        "id": document.id,
+        "path": document.path,
+        "source": document.source,
+        "title": document.title,
+        "chunks": document.chunks,
+        "version": document.version,
+        "state": document.state,
+    }
+
+
+def collection_json(name: str, status: CollectionStatus) -> dict[str, object]:
+    """Return a collection's figures as they are listed."""
+    embedding, chunks = status.spec.embedding, status.spec.chunks
+    return {
+        "name": name,
+        "documents": status.documents,
+        "stale_documents": status.stale_documents,
+        "chunks": status.chunks,
+        "vectors": status.vectors,
+        "missing_vectors": status.missing_vectors,
+        "generation": status.generation,
+        "embedding_model": embedding.model,
+        "dimensions": embedding.dimensions,
+        "chunk_tokens": chunks.tokens,
+        "overlap_tokens": chunks.overlap,
+        "segments": status.segments,
+        "delta_rows": status.delta_rows,
+        "bytes": status.bytes,
+    }
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Print names and values, one a line."""
+    for name, value in fields.items():
+        print_line(f"{name}: {value}")
+
+
+def print_next_steps(url: str) -> None:
+    """Print two lines to try, once the server answers."""
+    question = json.dumps({"question": "How do I index a folder?"})
+    print_line(f"ragsvc serves {url} (Ctrl-C ends it). Try in another terminal:")
+    print_line(f"  curl -s {url}/ask -H 'Content-Type: application/json' -d '{question}'")
+    print_line(f"  curl -s {url}/documents   # what is indexed; {url}/schema lists the rest")
+    sys.stdout.flush()
