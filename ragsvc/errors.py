@@ -7,6 +7,8 @@ RagsvcError
 ├── CollectionExists            409, exit 3
 ├── BadRequest                  400, exit 2
 ├── BudgetRefused               exit 5
+├── StorageBusy                 service.db is held by another process              409, exit 3
+├── StorageFailed               service.db is damaged, or the disk full            503, exit 3
 ├── Overloaded                  503 + Retry-After
 └── ProviderError               an upstream; exit 4
     ├── Unreachable             no connection, DNS, TLS
@@ -76,6 +78,22 @@ class BudgetRefused(RagsvcError):
     code = "budget_refused"
     status = 429
     exit_code = 5
+
+
+class StorageBusy(RagsvcError):
+    """Another process held the service's database for longer than the wait."""
+
+    code = "storage_busy"
+    status = 409
+    exit_code = 3
+
+
+class StorageFailed(RagsvcError):
+    """The service's database is damaged, or the disk is full or read-only."""
+
+    code = "storage_failed"
+    status = 503
+    exit_code = 3
 
 
 class Overloaded(RagsvcError):

@@ -1,0 +1,302 @@
+"""`service.db`: the collections of a data directory and the ledger of what was spent; all SQL of both.
+
+The one place where its SQLite errors become the service's. Readers and the writer have a connection each, so that a
+question never waits for a commit; another process's commits are seen by the next read.
+"""
+
+import os
+import re
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from ragsvc.errors import (
+    BadRequest,
+    CollectionExists,
+    ConfigurationError,
+    StorageBusy,
+    StorageFailed,
+    UnknownCollection,
+)
+from ragsvc.ledger import Dimension, LedgerBuffer, LedgerEntry, UsageRow
+
+FILE_NAME = "service.db"
+PAGE_SIZE = 16_384
+APPLICATION_ID = 0x72616764
+"""`ragd` in ASCII (`PRAGMA application_id`)."""
+BUSY_SECONDS = 10.0
+
+CollectionState = Literal["creating", "ready", "removing"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_STEPS: tuple[Sequence[str], ...] = (
+    (
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        """CREATE TABLE collection (
+            id TEXT PRIMARY KEY NOT NULL CHECK (length(id) = 6 AND id NOT GLOB '*[^a-z0-9]*'),
+            name TEXT NOT NULL UNIQUE,
+            state TEXT NOT NULL CHECK (state IN ('creating', 'ready', 'removing')),
+            created_at TEXT NOT NULL) WITHOUT ROWID""",
+        # A row outlives its collection: what was spent stays spent.
+        """CREATE TABLE ledger (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            at TEXT NOT NULL,
+            purpose TEXT NOT NULL,
+            role TEXT NOT NULL,
+            model TEXT NOT NULL,
+            provider TEXT NOT NULL,
+            input_tokens INTEGER NOT NULL,
+            output_tokens INTEGER NOT NULL,
+            cost_usd REAL,
+            collection TEXT,
+            outcome TEXT NOT NULL)""",
+        "CREATE INDEX ledger_by_time ON ledger (at)",
+    ),
+)
+"""The schema as ordered steps, never edited once released; `PRAGMA user_version` is the number of the last that ran."""
+SCHEMA_VERSION = len(_STEPS)
+
+_GROUPS: dict[Dimension, str] = {
+    "day": "substr(at, 1, 10)",
+    "purpose": "purpose",
+    "role": "role",
+    "model": "model",
+    "provider": "provider",
+    "collection": "collection",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRow:
+    """A collection as it is listed."""
+
+    id: str
+    """Six characters of a-z and 0-9: its folder's name, and a part of its documents' ids."""
+    name: str
+    state: CollectionState
+    created_at: str
+    """RFC 3339, UTC."""
+
+
+class ServiceStore:
+    """One data directory's `service.db`. Safe for many threads and many processes."""
+
+    def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
+        """Use `open`: it makes and checks the file."""
+        self.path = path
+        self._read, self._write = _connect(path, busy_seconds), _connect(path, busy_seconds)
+        self._reading, self._writing = threading.Lock(), threading.Lock()
+        self._ledger = LedgerBuffer(self._append)
+
+    @classmethod
+    def open(cls, data_dir: Path, busy_seconds: float = BUSY_SECONDS) -> "ServiceStore":
+        """Open the store of a data directory, made (folder 0700, file 0600) and migrated where that is needed.
+
+        Raises ConfigurationError for a folder that can't be used and for a store of a newer release, which stays as
+        it is; StorageFailed for a damaged file; StorageBusy when another process holds it for longer than the wait.
+        """
+        path = data_dir / FILE_NAME
+        try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with FileLock(data_dir / "service.lock", timeout=busy_seconds, mode=0o600), _translated(path):
+                _prepare(path, busy_seconds)
+        except Timeout:
+            raise StorageBusy(f"another process has held {path} for {busy_seconds:g} s: try again") from None
+        except OSError as error:
+            raise ConfigurationError(
+                f"the data directory can't be used: {error.strerror}: {error.filename}; change RAGSVC_DATA_DIR"
+            ) from None
+        with _translated(path):
+            return cls(path, busy_seconds)
+
+    def close(self) -> None:
+        """Commit what the ledger still holds, and close. Raises StorageFailed or StorageBusy if it can't be written."""
+        try:
+            self._ledger.close()
+        finally:
+            with self._reading, self._writing:
+                self._read.close()
+                self._write.close()
+
+    def collections(self) -> tuple[CollectionRow, ...]:
+        """Return all collections by name."""
+        rows = self._rows("SELECT id, name, state, created_at FROM collection ORDER BY name")
+        return tuple(CollectionRow(*row) for row in rows)
+
+    def collection_id(self, name: str) -> str | None:
+        """Return the id of a ready collection, None where there is none of that name."""
+        rows = self._rows("SELECT id FROM collection WHERE name = ? AND state = 'ready'", name)
+        return str(rows[0][0]) if rows else None
+
+    def collection_name(self, collection_id: str) -> str | None:
+        """Return the name of a ready collection, None where there is none of that id."""
+        rows = self._rows("SELECT name FROM collection WHERE id = ? AND state = 'ready'", collection_id)
+        return str(rows[0][0]) if rows else None
+
+    def add_collection(self, collection_id: str, name: str) -> None:
+        """List a collection whose folder is complete: its row comes last.
+
+        Raises BadRequest for a name that may not be, CollectionExists for one (or an id) that is taken.
+        """
+        check_name(name)
+        with self._transaction() as connection:
+            try:
+                connection.execute(
+                    "INSERT INTO collection (id, name, state, created_at) VALUES (?, ?, 'ready', ?)",
+                    (collection_id, name, _stamp(datetime.now(UTC))),
+                )
+            except sqlite3.IntegrityError as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_CHECK:
+                    raise BadRequest(f"{collection_id!r} is no id of a collection: six of a-z and 0-9") from None
+                raise CollectionExists(f"there is a collection {name!r} already; take another name") from None
+
+    def remove_collection(self, name: str) -> str:
+        """Take a collection from the list, before its folder goes, and return its id. Raises UnknownCollection."""
+        with self._transaction() as connection:
+            row = connection.execute("SELECT id FROM collection WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                raise UnknownCollection(f"there is no collection {name!r}; `ragsvc collections list` shows them")
+            connection.execute("DELETE FROM collection WHERE id = ?", row)
+        return str(row[0])
+
+    def record(self, entry: LedgerEntry) -> None:
+        """Write a row of the ledger within 200 ms, together with its neighbours. Costs the caller an append."""
+        self._ledger.add(entry)
+
+    def usage(self, since: datetime | None = None, group_by: Sequence[Dimension] = ("day",)) -> tuple[UsageRow, ...]:
+        """Return sums over the ledger since a moment (with a time zone), in the order of the groups.
+
+        Rows that this process still holds are committed first. An empty `group_by` gives one row, of everything.
+        Raises BadRequest for a group that is not known.
+        """
+        unknown = [name for name in group_by if name not in _GROUPS]
+        if unknown:
+            raise BadRequest(f"usage can't be grouped by {', '.join(unknown)}; by {', '.join(_GROUPS)} it can")
+        self._ledger.flush()
+        columns = [_GROUPS[name] for name in group_by]
+        grouped = f"GROUP BY {', '.join(columns)} ORDER BY {', '.join(columns)}" if columns else ""
+        rows = self._rows(
+            f"SELECT {''.join(f'{column}, ' for column in columns)}"  # noqa: S608 - columns of _GROUPS
+            "count(*), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), total(cost_usd), "
+            f"count(*) - count(cost_usd) FROM ledger WHERE at >= ? {grouped}",
+            "" if since is None else _stamp(since),
+        )
+        width = len(columns)
+        return tuple(UsageRow(dict(zip(group_by, row[:width], strict=True)), *row[width:]) for row in rows)
+
+    def _append(self, entries: Sequence[LedgerEntry]) -> None:
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO ledger (at, purpose, role, model, provider, input_tokens, output_tokens, cost_usd, "
+                "collection, outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (_stamp(entry.at), entry.purpose, entry.role, entry.model, entry.provider, entry.input_tokens,
+                     entry.output_tokens, entry.cost_usd, entry.collection, entry.outcome)
+                    for entry in entries
+                ],
+            )  # fmt: skip
+
+    def _rows(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
+        with self._reading, _translated(self.path):
+            return self._read.execute(statement, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._writing, _translated(self.path), _immediate(self._write) as connection:
+            yield connection
+
+
+def check_name(name: str) -> None:
+    """Raise BadRequest unless `name` may be a collection's."""
+    if _NAME.fullmatch(name) is None:
+        raise BadRequest(
+            f"{name!r} can't be a collection's name: 1 to 64 of a-z, 0-9, - and _, and the first is a letter or digit"
+        )
+
+
+def _stamp(moment: datetime) -> str:
+    """Return RFC 3339 in UTC with milliseconds: such texts sort as their times do."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _connect(path: Path, busy_seconds: float, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=busy_seconds, isolation_level=None,
+        check_same_thread=False,
+    )  # fmt: skip
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+@contextmanager
+def _immediate(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """One transaction, under the write lock from its start; undone by any exception."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _prepare(path: Path, busy_seconds: float) -> None:
+    """Make the file where there is none, refuse what is not ours or newer without a change, else migrate."""
+    # SQLite gives the mode of this file to its -wal and -shm, whatever the umask.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    application, version = _marks(path, busy_seconds)
+    if version > SCHEMA_VERSION:
+        raise ConfigurationError(
+            f"{path} has schema {version}, this release knows {SCHEMA_VERSION}: use the release that wrote it"
+        )
+    if (application, version) == (APPLICATION_ID, SCHEMA_VERSION):
+        return
+    connection = _connect(path, busy_seconds)
+    try:
+        if application == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            raise ConfigurationError(f"{path} is another program's database: change RAGSVC_DATA_DIR")
+        connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        for number, statements in enumerate(_STEPS[version:], start=version + 1):
+            with _immediate(connection):
+                for statement in statements:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {number}")
+    finally:
+        connection.close()
+
+
+def _marks(path: Path, busy_seconds: float) -> tuple[int, int]:
+    """Return application id and schema version, through a connection that can't write."""
+    connection = _connect(path, busy_seconds, "ro")
+    try:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    finally:
+        connection.close()
+    if application not in (0, APPLICATION_ID):
+        raise ConfigurationError(f"{path} is another program's database: change RAGSVC_DATA_DIR")
+    return application, version
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into the service's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended codes carry the plain one in their low byte
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise StorageBusy(f"another process held {path} for longer than the wait: try again") from error
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise StorageFailed(f"{path} is damaged ({error}): restore it from a backup") from error
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+            raise StorageFailed(f"{path} can't be used ({error}): make room or give access") from error
+        raise StorageFailed(f"{path}: {error}") from error
