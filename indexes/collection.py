@@ -1,0 +1,353 @@
+"""`Collection`: one named corpus in one folder. Keeps store and index in step; all calls are safe from many threads."""
+
+import logging
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from indexes import store_changes, store_documents, store_search, store_vectors, store_words
+from indexes.errors import Conflict, IndexesError, InvalidVectors, StoreNotFound, StoreTooNew
+from indexes.generations import Segments, Snapshot, last_row
+from indexes.search import Query, require_valid, search
+from indexes.store import Connection, Store
+from indexes.store_changes import Serving
+from indexes.store_vectors import Head
+from indexes.types import (
+    ApplyReport,
+    ChangeSet,
+    CollectionStatus,
+    DocumentInfo,
+    EmbeddingSpec,
+    Filter,
+    FloatMatrix,
+    FloatVector,
+    Generation,
+    IndexSpec,
+    Manifest,
+    Mode,
+    SearchResult,
+    Source,
+    SourceKind,
+    TextSlice,
+)
+
+DELTA_ROWS = 10_000
+DELTA_BYTES = 64 << 20
+"""Of float32: whichever of the two limits is met first makes a fold due."""
+_UNIT_TOLERANCE = 1e-2
+_HASH_BYTES = 32
+_ID = re.compile(r"[a-z0-9]{6}")
+
+log = logging.getLogger("indexes")
+
+
+class Collection:
+    """Documents, their text, words and vectors, and the search over them. `create` or `open` one; `close` it.
+
+    Satisfies `ingest.protocols.ChunkSource` and `ChunkSink`. Every write is one durable transaction; what another
+    process commits is seen by the next call.
+    """
+
+    def __init__(self, store: Store, folder: Path, collection_id: str, delta_rows: int) -> None:
+        self._store = store
+        self._segments = Segments(store, folder)
+        self._id = collection_id
+        self._delta_rows = delta_rows
+        self._snapshot: Snapshot | None = None
+        self._refreshing = threading.Lock()
+
+    @classmethod
+    def create(cls, folder: Path, collection_id: str, spec: IndexSpec, *, delta_rows: int = DELTA_ROWS) -> Self:
+        """Make an empty collection, generation 1 of `spec`; `collection_id` is six characters a-z0-9.
+
+        Raises Conflict where there is one. A creation that was killed is completed by the same call.
+        """
+        if not _ID.fullmatch(collection_id):
+            raise ValueError(f"a collection's id is six of a-z0-9, not {collection_id!r}")
+        store = Store.create(folder)
+        try:
+            _initialise(store, collection_id, spec)
+        except BaseException:
+            store.close()
+            raise
+        return cls(store, folder, collection_id, delta_rows)
+
+    @classmethod
+    def open(cls, folder: Path, *, delta_rows: int = DELTA_ROWS) -> Self:
+        """Open a collection. Raises StoreNotFound, StoreTooNew (nothing is changed) or StoreDamaged."""
+        store = Store.open(folder)
+        try:
+            collection_id = _prepare(store)
+        except BaseException:
+            store.close()
+            raise
+        return cls(store, folder, collection_id, delta_rows)
+
+    def close(self) -> None:
+        """Close the files. Calls that are under way end first or fail cleanly."""
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def id(self) -> str:
+        """The six characters that stand in the ids of its documents."""
+        return self._id
+
+    @property
+    def spec(self) -> IndexSpec:
+        """The spec in service: new documents are cut and embedded by it."""
+        return self._head().spec
+
+    @property
+    def generation(self) -> int:
+        """The number of the generation in service."""
+        return self._head().generation
+
+    def _head(self) -> Head:
+        with self._store.read() as connection:
+            return store_vectors.head(connection)
+
+    # Sources and what is known of them
+
+    def sources(self) -> tuple[Source, ...]:
+        """Return the sources of the collection, oldest first."""
+        with self._store.read() as connection:
+            return store_documents.sources(connection)
+
+    def add_source(self, root: str, kind: SourceKind) -> Source:
+        """Return the source with that root, made if it is new.
+
+        Raises SourceOverlap where the root contains, or lies in, the root of another source.
+        """
+        with self._store.read() as connection:
+            known = store_documents.known_source(connection, root)
+        if known is not None:
+            return known
+        with self._store.write() as connection:
+            return store_documents.insert_source(connection, root, kind)
+
+    def remove_source(self, source_id: int) -> None:
+        """Remove a source with its documents. Raises NotFound."""
+        with self._writing_words() as connection:
+            store_changes.remove_source(connection, source_id)
+
+    def manifest(self, source_id: int, under: str = "") -> Manifest:
+        """Return what is known of a source, or of the folder `under` (a relative path) of it. Raises NotFound."""
+        with self._store.read() as connection:
+            return store_documents.manifest(connection, source_id, under)
+
+    def removed_by_hand(self, source_id: int) -> frozenset[str]:
+        """Return the paths that were removed by hand and have not come back since."""
+        with self._store.read() as connection:
+            return store_documents.removed_by_hand(connection, source_id)
+
+    def known_vectors(self, spec: EmbeddingSpec, hashes: Sequence[bytes]) -> frozenset[bytes]:
+        """Return those of `hashes` (of embedded texts) whose vector is stored."""
+        with self._store.read() as connection:
+            spec_id = store_vectors.known_embedding_spec_id(connection, spec)
+            return frozenset() if spec_id is None else store_vectors.known_vectors(connection, spec_id, hashes)
+
+    # Writing
+
+    def add_vectors(self, spec: EmbeddingSpec, hashes: Sequence[bytes], vectors: FloatMatrix) -> None:
+        """Keep vectors (n, dimensions) under the 32-byte hashes of their texts; known ones are left as they are.
+
+        Raises InvalidVectors for another shape, values that are not finite, or lengths outside 1 +- 1e-2: then none
+        is kept.
+        """
+        vectors = _checked(spec, hashes, vectors)
+        if not len(hashes):
+            return
+        with self._store.write() as connection:
+            store_vectors.insert_vectors(connection, store_vectors.embedding_spec_id(connection, spec), hashes, vectors)
+
+    def apply(self, changes: ChangeSet) -> ApplyReport:
+        """Make the changes visible, all of them, in one transaction. An empty set writes nothing.
+
+        An upsert or rename whose document is not what the plan saw is left out and reported as a conflict. Vectors
+        may come later: until then a chunk is found by its words. Raises NotFound for an unknown source, and
+        ValueError for a text with lone surrogates.
+        """
+        if not changes:
+            return ApplyReport({})
+        store_changes.require_storable(changes)
+        with self._writing_words() as connection:
+            head = store_vectors.head(connection)
+            serving = Serving(self._id, head.embedding_spec_id, head.chunk_spec_id)
+            return store_changes.apply(connection, changes, serving)
+
+    def remove_document(self, document_id: str, by_hand: bool = True) -> None:
+        """Remove a document; `by_hand` is remembered until its path comes back. Raises NotFound."""
+        with self._writing_words() as connection:
+            removed = store_changes.remove_document(connection, document_id)
+            if by_hand:
+                store_changes.remember_removal(connection, *removed)
+
+    @contextmanager
+    def _writing_words(self) -> Iterator[Connection]:
+        """Write where words come and go: they can be taken out only as they were put in."""
+        with self._store.write() as connection:
+            if not store_words.are_current(connection):
+                raise StoreTooNew(f"the words of {self._store.path} were rebuilt by another release: restart with it")
+            yield connection
+
+    def fold_if_due(self) -> bool:
+        """Turn the delta into a segment when it has grown past its limit; say whether it did."""
+        with self._store.read() as connection:
+            head = store_vectors.head(connection)
+            last = last_row(store_vectors.segments(connection, head.generation))
+            limit = min(self._delta_rows, max(1, DELTA_BYTES // (4 * head.spec.embedding.dimensions)))
+            # Ids that went to other specs make this an upper bound; mostly it saves the counting.
+            if head.last_vector_id - last < limit:
+                return False
+            if store_vectors.count_vectors(connection, head.embedding_spec_id, last) < limit:
+                return False
+        return self._segments.fold()
+
+    def fold(self) -> bool:
+        """Turn the delta into a segment; say whether there was anything to fold and nobody else was building."""
+        return self._segments.fold()
+
+    # Reading
+
+    def search(
+        self,
+        query: str,
+        vector: FloatVector | None,
+        k: int,
+        mode: Mode,
+        where: Filter | None = None,
+        *,
+        dense_weight: float = 1.0,
+    ) -> SearchResult:
+        """Return at most `k` hits, best first: passages, each shown once with all its other places.
+
+        `vector` has shape (dimensions,) and unit length; lexical search needs none. Scores are cosines (dense), BM25
+        (lexical) or fused reciprocal ranks (hybrid). `dense_weight` 0 takes the dense leg's vote away and still shows
+        its scores. Raises InvalidQuery.
+        """
+        asked = Query(query, vector, k, mode, where, dense_weight)
+        with self._store.read() as connection:
+            head = store_vectors.head(connection)
+            require_valid(asked, head.spec.embedding.dimensions)
+            known = self._snapshot
+            snapshot = self._snapshot_for(connection, head)
+            result = search(connection, snapshot, head, asked)
+        if snapshot.damaged and snapshot is not known:
+            self._repair(snapshot.damaged)
+        return result
+
+    def _snapshot_for(self, connection: Connection, head: Head) -> Snapshot:
+        snapshot = self._snapshot
+        if snapshot is not None and snapshot.covers(head):
+            return snapshot
+        with self._refreshing:
+            snapshot = self._snapshot
+            if snapshot is None or not snapshot.covers(head):
+                snapshot = self._segments.snapshot(connection, head, snapshot)
+                self._snapshot = snapshot
+            return snapshot
+
+    def _repair(self, damaged: frozenset[str]) -> None:
+        """Rebuild files that could not be used. The answers are right without them, so a failure is only logged."""
+        try:
+            self._segments.rebuild(damaged)
+        except IndexesError:
+            log.exception("damaged segments could not be rebuilt; their vectors are served from the store")
+
+    def documents(
+        self, source: str | None, limit: int, after: str | None
+    ) -> tuple[tuple[DocumentInfo, ...], str | None]:
+        """Return up to `limit` documents by source and path, of the source with that root if given, and a cursor.
+
+        Pass the cursor as `after` for the next page; None ends the list. Raises NotFound for an unknown root and
+        InvalidQuery for a bad limit or cursor.
+        """
+        with self._store.read() as connection:
+            head = store_vectors.head(connection)
+            return store_documents.documents(connection, head.chunk_spec_id, source, limit, after)
+
+    def document(self, document_id: str) -> DocumentInfo:
+        """Return one document. Raises NotFound."""
+        with self._store.read() as connection:
+            return store_documents.document(connection, store_vectors.head(connection).chunk_spec_id, document_id)
+
+    def text(self, document_id: str, start: int = 0, end: int | None = None, version: int | None = None) -> TextSlice:
+        """Return characters `start` to `end` of a document's text, of its `version` if given.
+
+        Raises NotFound, VersionGone when that version is not the visible one, InvalidQuery for a range outside it.
+        """
+        with self._store.read() as connection:
+            return store_documents.text(connection, document_id, start, end, version)
+
+    def status(self) -> CollectionStatus:
+        """Return figures of the collection, of one moment."""
+        with self._store.read() as connection:
+            head = store_vectors.head(connection)
+            segments = store_vectors.segments(connection, head.generation)
+            documents, stale, chunks, missing = store_search.counts(connection, head)
+            vectors = store_vectors.count_vectors(connection, head.embedding_spec_id)
+            delta = store_vectors.count_vectors(connection, head.embedding_spec_id, last_row(segments))
+        return CollectionStatus(
+            generation=head.generation,
+            spec=head.spec,
+            documents=documents,
+            stale_documents=stale,
+            chunks=chunks,
+            vectors=vectors,
+            missing_vectors=missing,
+            segments=len(segments),
+            delta_rows=delta,
+            bytes=self._store.bytes_on_disk() + self._segments.bytes_on_disk(),
+        )
+
+    def generations(self) -> tuple[Generation, ...]:
+        """Return all generations with their segments, oldest first."""
+        with self._store.read() as connection:
+            return store_vectors.generations(connection)
+
+
+def _initialise(store: Store, collection_id: str, spec: IndexSpec) -> None:
+    with store.write() as connection:
+        if store_vectors.collection_id(connection) is not None:
+            raise Conflict(f"there is already a collection at {store.path}; open it instead")
+        store_words.rebuild(connection)
+        store_vectors.insert_generation(connection, spec)
+        store_vectors.set_collection_id(connection, collection_id)
+
+
+def _prepare(store: Store) -> str:
+    """Return the collection's id, with the words rebuilt where another release wrote them."""
+    with store.read() as connection:
+        collection_id = store_vectors.collection_id(connection)
+        current = store_words.are_current(connection)
+    if collection_id is None:
+        raise StoreNotFound(f"the collection at {store.path} was not completely created; create it again")
+    if not current:
+        with store.write() as connection:
+            store_words.rebuild(connection)
+    return collection_id
+
+
+def _checked(spec: EmbeddingSpec, hashes: Sequence[bytes], vectors: FloatMatrix) -> FloatMatrix:
+    """Return the vectors as float32, or raise InvalidVectors; ValueError for a key that is no hash."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if vectors.shape != (len(hashes), spec.dimensions):
+        raise InvalidVectors(f"vectors of shape {vectors.shape}, expected ({len(hashes)}, {spec.dimensions})")
+    if any(len(text_hash) != _HASH_BYTES for text_hash in hashes):
+        raise ValueError(f"a vector's key is a hash of {_HASH_BYTES} bytes")
+    norms = np.linalg.norm(vectors, axis=1)
+    bad = np.flatnonzero(~(np.abs(norms - 1) <= _UNIT_TOLERANCE))
+    if len(bad):
+        raise InvalidVectors(f"vector {bad[0]} has length {norms[bad[0]]}: it must be finite and of unit length")
+    return vectors

@@ -1,0 +1,138 @@
+"""The schema of a collection's store, as ordered steps. Each step runs once, in one transaction with its number.
+
+`PRAGMA user_version` is the number of the last step that ran. A released step is never edited: a new one is appended.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+
+APPLICATION_ID = 0x72616773
+"""`rags` in ASCII: marks a file as a collection's store (`PRAGMA application_id`)."""
+
+_FIRST = (
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE source (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        root TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL CHECK (kind IN ('folder', 'file', 'upload')),
+        created_at TEXT NOT NULL)""",
+    """CREATE TABLE document (
+        id TEXT PRIMARY KEY NOT NULL,
+        source_id INTEGER NOT NULL REFERENCES source ON DELETE CASCADE,
+        path TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('indexed', 'stale')),
+        state_reason TEXT,
+        UNIQUE (source_id, path))""",
+    """CREATE TABLE document_version (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        document_id TEXT NOT NULL REFERENCES document ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('live', 'staged')),
+        content_hash BLOB NOT NULL,
+        size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        inode INTEGER NOT NULL,
+        scanned_ns INTEGER NOT NULL,
+        content_type TEXT NOT NULL,
+        title TEXT NOT NULL,
+        characters INTEGER NOT NULL,
+        reader TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        metadata TEXT NOT NULL,
+        UNIQUE (document_id, number))""",
+    "CREATE UNIQUE INDEX one_live_version ON document_version (document_id) WHERE state = 'live'",
+    # Apart from its version, so that a scan of the manifest does not page through the texts.
+    """CREATE TABLE version_text (
+        version_id INTEGER PRIMARY KEY REFERENCES document_version ON DELETE CASCADE,
+        text TEXT NOT NULL)""",
+    """CREATE TABLE removed_by_hand (
+        source_id INTEGER NOT NULL REFERENCES source ON DELETE CASCADE,
+        path TEXT NOT NULL,
+        PRIMARY KEY (source_id, path)) WITHOUT ROWID""",
+    """CREATE TABLE embedding_spec (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        model TEXT NOT NULL,
+        dimensions INTEGER NOT NULL,
+        template TEXT NOT NULL,
+        input_limit INTEGER NOT NULL,
+        UNIQUE (model, dimensions, template, input_limit))""",
+    """CREATE TABLE chunk_spec (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        tokens INTEGER NOT NULL,
+        overlap INTEGER NOT NULL,
+        chunker TEXT NOT NULL,
+        UNIQUE (tokens, overlap, chunker))""",
+    """CREATE TABLE chunk (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        version_id INTEGER NOT NULL REFERENCES document_version ON DELETE CASCADE,
+        chunk_spec_id INTEGER NOT NULL REFERENCES chunk_spec,
+        ordinal INTEGER NOT NULL,
+        start INTEGER NOT NULL,
+        "end" INTEGER NOT NULL,
+        tokens INTEGER NOT NULL,
+        page INTEGER,
+        heading_path TEXT NOT NULL,
+        text_hash BLOB NOT NULL,
+        UNIQUE (version_id, chunk_spec_id, ordinal))""",
+    "CREATE INDEX chunk_by_text ON chunk (text_hash, chunk_spec_id)",
+    # A chunk and its vector meet by the hash of the embedded text: a vector serves many chunks, and one that arrives
+    # after its chunks is joined to them by being there.
+    """CREATE TABLE chunk_embedding (
+        chunk_id INTEGER NOT NULL REFERENCES chunk ON DELETE CASCADE,
+        embedding_spec_id INTEGER NOT NULL REFERENCES embedding_spec,
+        embedded_hash BLOB NOT NULL,
+        PRIMARY KEY (chunk_id, embedding_spec_id)) WITHOUT ROWID""",
+    "CREATE INDEX chunk_by_embedded ON chunk_embedding (embedded_hash, embedding_spec_id)",
+    """CREATE TABLE vector (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        embedding_spec_id INTEGER NOT NULL REFERENCES embedding_spec,
+        text_hash BLOB NOT NULL CHECK (length(text_hash) = 32),
+        created_at TEXT NOT NULL,
+        vector BLOB NOT NULL,
+        UNIQUE (text_hash, embedding_spec_id))""",
+    """CREATE TABLE generation (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        embedding_spec_id INTEGER NOT NULL REFERENCES embedding_spec,
+        chunk_spec_id INTEGER NOT NULL REFERENCES chunk_spec,
+        created_at TEXT NOT NULL,
+        current INTEGER NOT NULL CHECK (current IN (0, 1)),
+        revision INTEGER NOT NULL DEFAULT 0)""",
+    "CREATE UNIQUE INDEX one_current_generation ON generation (current) WHERE current = 1",
+    """CREATE TABLE segment (
+        generation INTEGER NOT NULL REFERENCES generation ON DELETE CASCADE,
+        ordinal INTEGER NOT NULL,
+        file TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        rows INTEGER NOT NULL,
+        first_id INTEGER NOT NULL,
+        last_id INTEGER NOT NULL,
+        sha256 TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        created_at TEXT NOT NULL,
+        PRIMARY KEY (generation, ordinal)) WITHOUT ROWID""",
+)
+
+STEPS: tuple[Sequence[str], ...] = (_FIRST,)
+SCHEMA_VERSION = len(STEPS)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the store up to `SCHEMA_VERSION`. A kill in between leaves it whole, at some step."""
+    for number, statements in enumerate(STEPS, start=1):
+        _run(connection, number, statements)
+
+
+def _run(connection: sqlite3.Connection, number: int, statements: Sequence[str]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Read under the write lock: another process may have migrated while this one waited.
+        if connection.execute("PRAGMA user_version").fetchone()[0] < number:
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,147 @@
+"""One search over one snapshot: two legs, fused, each passage once. Runs in its caller's read transaction."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from indexes import lexical, store_search, store_words
+from indexes.errors import InvalidQuery
+from indexes.fusion import reciprocal_rank
+from indexes.generations import Snapshot
+from indexes.store import Connection
+from indexes.store_search import Candidate, Condition
+from indexes.store_vectors import Head
+from indexes.types import Filter, FloatVector, Hit, LegScore, Mode, SearchResult
+
+_MODES = ("hybrid", "dense", "lexical")
+_LEAST_CANDIDATES = 50
+_CANDIDATES_PER_HIT = 4
+_GROWTH = 4
+"""How many times more rows are asked for when too few of the nearest vectors belong to visible passages."""
+_UNIT_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked. `dense_weight` is the dense leg's vote in the fusion; at 0 its scores are shown, not counted."""
+
+    text: str
+    vector: FloatVector | None
+    k: int
+    mode: Mode
+    where: Filter | None = None
+    dense_weight: float = 1.0
+
+
+def require_valid(query: Query, dimensions: int) -> None:
+    """Raise InvalidQuery where mode, k, weight, text or vector make no sense."""
+    if query.mode not in _MODES:
+        raise InvalidQuery(f"mode must be one of {', '.join(_MODES)}, not {query.mode}")
+    if query.k < 1:
+        raise InvalidQuery(f"k must be at least 1, not {query.k}")
+    if not (math.isfinite(query.dense_weight) and query.dense_weight >= 0):
+        raise InvalidQuery("dense_weight must be finite and at least 0")
+    try:
+        query.text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidQuery("the query holds half of a surrogate pair") from error
+    if query.mode == "lexical":
+        return
+    if query.vector is None:
+        raise InvalidQuery(f"a {query.mode} search needs the query's vector")
+    if query.vector.shape != (dimensions,):
+        raise InvalidQuery(f"the query's vector has shape {query.vector.shape}, the collection's have ({dimensions},)")
+    if not abs(float(np.linalg.norm(query.vector)) - 1) <= _UNIT_TOLERANCE:
+        raise InvalidQuery("the query's vector must be finite and of unit length")
+
+
+def search(connection: Connection, snapshot: Snapshot, head: Head, query: Query) -> SearchResult:
+    """Return the best `query.k` passages. `head` is of this transaction; `snapshot` covers it."""
+    where = store_search.condition(query.where)
+    dense = _dense_leg(connection, snapshot, head, query, where) if query.mode != "lexical" else []
+    words = _lexical_leg(connection, head, query, where) if query.mode != "dense" else []
+    ranked = _ranked(query, dense, words)[: query.k]
+    legs = {"dense": _scores(dense), "lexical": _scores(words)}
+    texts: dict[int, str] = {}
+    hits = []
+    for rank, (candidate, score) in enumerate(ranked, start=1):
+        chunk = store_search.chunk(connection, candidate.chunk_id, texts)
+        hits.append(
+            Hit(
+                rank=rank,
+                score=score,
+                document_id=chunk.document_id,
+                version=chunk.version,
+                path=chunk.path,
+                title=chunk.title,
+                heading_path=chunk.heading_path,
+                page=chunk.page,
+                start=chunk.start,
+                end=chunk.end,
+                text=chunk.text,
+                dense=legs["dense"].get(candidate.text_hash),
+                lexical=legs["lexical"].get(candidate.text_hash),
+                also=store_search.other_places(connection, head, candidate, where),
+            )
+        )
+    return SearchResult(tuple(hits), head.generation, _term_weights(connection, head, query.text))
+
+
+def _wanted(query: Query) -> int:
+    return max(_CANDIDATES_PER_HIT * query.k, _LEAST_CANDIDATES)
+
+
+def _dense_leg(
+    connection: Connection, snapshot: Snapshot, head: Head, query: Query, where: Condition
+) -> list[Candidate]:
+    """Return passages by cosine. Asks for more rows until `k` are alive: liveness is the store's to know."""
+    assert query.vector is not None  # noqa: S101 - required by require_valid
+    allowed = store_search.allowed_vectors(connection, head, where) if query.where is not None else None
+    vector, asked = np.ascontiguousarray(query.vector, np.float32), _wanted(query)
+    while True:
+        scores = snapshot.nearest(vector, asked, allowed)
+        candidates = store_search.dense_candidates(connection, head, scores, where)
+        if len(candidates) >= query.k or len(scores) < asked:
+            return candidates[: _wanted(query)]
+        asked *= _GROWTH
+
+
+def _lexical_leg(connection: Connection, head: Head, query: Query, where: Condition) -> list[Candidate]:
+    expression = lexical.expression(query.text)
+    if expression is None:
+        return []
+    return store_search.lexical_candidates(connection, head, expression, where, _wanted(query))
+
+
+def _ranked(query: Query, dense: list[Candidate], words: list[Candidate]) -> list[tuple[Candidate, float]]:
+    """Return passages with their scores, best first, ties by path and start. One leg alone keeps its own scores."""
+    if query.mode != "hybrid":
+        return [(candidate, candidate.score) for candidate in (*dense, *words)]
+    legs = [[candidate.text_hash for candidate in leg] for leg in (dense, words)]
+    fused = reciprocal_rank(legs, (query.dense_weight, 1.0))
+    # The dense leg chooses the place that is shown, where it votes: it has read title and headings.
+    shown = {candidate.text_hash: candidate for candidate in words}
+    if query.dense_weight:
+        shown |= {candidate.text_hash: candidate for candidate in dense}
+    ranked = [(shown[text_hash], score) for text_hash, score in fused]
+    return sorted(ranked, key=lambda pair: (-pair[1], pair[0].path, pair[0].start))
+
+
+def _scores(leg: list[Candidate]) -> dict[bytes, LegScore]:
+    return {candidate.text_hash: LegScore(rank, candidate.score) for rank, candidate in enumerate(leg, start=1)}
+
+
+def _term_weights(connection: Connection, head: Head, text: str) -> dict[str, float]:
+    """Return ln(1 + (N - df + 0.5) / (df + 0.5)) of the query's words, the inverse document frequency of BM25.
+
+    N is the number of chunks in service, df that of those with the word (Robertson and Zaragoza, "The probabilistic
+    relevance framework: BM25 and beyond", 2009; the 1 keeps it above 0).
+    """
+    total = store_words.rows(connection, head.chunk_spec_id)
+    weights = {}
+    for word in dict.fromkeys(lexical.words(text)):
+        column, term = lexical.vocabulary_term(word)
+        frequency = store_words.chunks_with(connection, head.chunk_spec_id, column, term)
+        weights[word] = math.log(1 + (total - frequency + 0.5) / (frequency + 0.5))
+    return weights

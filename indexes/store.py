@@ -1,0 +1,240 @@
+"""A collection's SQLite file: its connections and transactions, and the one place where SQLite's errors become ours.
+
+The statements are in `store_documents`, `store_vectors` and `store_search`; each function there runs inside one
+transaction that `Store.read` or `Store.write` opened. A connection is used by one thread at a time.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from indexes.errors import StorageFull, StoreBusy, StoreDamaged, StoreError, StoreNotFound, StoreTooNew
+from indexes.migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
+
+Connection = sqlite3.Connection
+
+FILE_NAME = "store.db"
+PAGE_SIZE = 16_384
+"""Bytes. A float16 vector of 1,536 takes 3.3 KB in such a page; at 4 KB pages one with float32 took 8.2 KB."""
+BUSY_SECONDS = 10.0
+
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def now() -> str:
+    """Return the time as RFC 3339, UTC, as it is stored in every `created_at`."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Store:
+    """One open store. Safe for use from many threads: one writes at a time, each reader sees one snapshot."""
+
+    def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
+        """Use `create` or `open`: they check what is at `path`."""
+        self.path = path
+        self._busy_seconds = busy_seconds
+        self._writing = threading.Lock()
+        self._guard = threading.Lock()
+        self._idle: list[Connection] = []
+        self._writer: Connection | None = None
+        self._closed = False
+
+    @classmethod
+    def create(cls, folder: Path, busy_seconds: float = BUSY_SECONDS) -> "Store":
+        """Make an empty store in `folder` (mode 0700, file 0600), or open the one that an earlier try left there.
+
+        Raises StoreDamaged where another kind of file is, else as `open` does.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        path = folder / FILE_NAME
+        # SQLite gives the mode of this file to its -wal and -shm, whatever the umask.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
+        application, version = _header(path)
+        if application == APPLICATION_ID:
+            return cls.open(folder, busy_seconds)
+        store = cls(path, busy_seconds)
+        with _translated(path), store._connected() as connection:
+            if application or version or connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                raise StoreDamaged(f"{path} is a database of something else; it is left unchanged")
+            connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            migrate(connection)
+        sync_folder(folder)
+        sync_folder(folder.parent)
+        return store
+
+    @classmethod
+    def open(cls, folder: Path, busy_seconds: float = BUSY_SECONDS) -> "Store":
+        """Open the store in `folder`, migrated to this release's schema.
+
+        Raises StoreNotFound, StoreTooNew (the file stays as it is, to the byte) or StoreDamaged.
+        """
+        path = folder / FILE_NAME
+        if not path.is_file():
+            raise StoreNotFound(f"there is no collection in {folder}")
+        application, version = _header(path)
+        if application != APPLICATION_ID:
+            raise StoreDamaged(f"{path} is not the store of a collection; restore it from a backup")
+        if version > SCHEMA_VERSION:
+            raise StoreTooNew(
+                f"{path} has schema {version}, this release knows {SCHEMA_VERSION}: use the release that wrote it"
+            )
+        store = cls(path, busy_seconds)
+        if version < SCHEMA_VERSION:
+            with _translated(path), store._connected() as connection:
+                migrate(connection)
+        return store
+
+    def close(self) -> None:
+        """Close all connections; those still in use are closed when their transaction ends."""
+        with self._writing, self._guard:
+            self._closed = True
+            connections = [*self._idle, *([self._writer] if self._writer else [])]
+            self._idle, self._writer = [], None
+        for connection in connections:
+            connection.close()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection inside one read transaction: everything read through it is of one moment."""
+        with _translated(self.path):
+            connection = self._take()
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            finally:
+                self._give_back(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Give the writing connection inside one transaction, committed durably at the end, undone by an exception.
+
+        Raises StoreBusy when another writer, here or in another process, holds the store for longer than the wait.
+        """
+        if not self._writing.acquire(timeout=self._busy_seconds):
+            raise StoreBusy(f"another write to {self.path} took longer than {self._busy_seconds:g} s; try again")
+        try:
+            with _translated(self.path):
+                connection = self._writing_connection()
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    self._check_schema(connection)
+                    yield connection
+                    connection.execute("COMMIT")
+                finally:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+        finally:
+            self._writing.release()
+
+    def bytes_on_disk(self) -> int:
+        """Return the size of the file and its log."""
+        files = (self.path, self.path.with_name(f"{FILE_NAME}-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def _check_schema(self, connection: Connection) -> None:
+        # A newer release may have migrated the file while this process had it open.
+        if connection.execute("PRAGMA user_version").fetchone()[0] > SCHEMA_VERSION:
+            raise StoreTooNew(f"{self.path} was migrated by a newer release: restart this one's processes with it")
+
+    def _connect(self, *, readonly: bool) -> Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+        if readonly:
+            connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        connection = self._connect(readonly=False)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def _writing_connection(self) -> Connection:
+        self._refuse_closed()
+        if self._writer is None:
+            self._writer = self._connect(readonly=False)
+        return self._writer
+
+    def _take(self) -> Connection:
+        with self._guard:
+            self._refuse_closed()
+            if self._idle:
+                return self._idle.pop()
+        return self._connect(readonly=True)
+
+    def _give_back(self, connection: Connection) -> None:
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        with self._guard:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise StoreError(f"{self.path} was closed; open the collection again")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a file's own fsync does not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _header(path: Path) -> tuple[int, int]:
+    """Return application id and schema version, read-only: even a leftover log is not merged into the file."""
+    with _translated(path):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        finally:
+            connection.close()
+    return application, version
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translation(path, error) from error
+
+
+def _translation(path: Path, error: sqlite3.Error) -> Exception:
+    """Map by SQLite's primary result code; a constraint or a misuse is a bug of ours and stays what it is."""
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if code in _FULL:
+        return StorageFull(f"{path} can't be written, nothing was changed: {error}; make room or check permissions")
+    if code in _BUSY:
+        return StoreBusy(f"another process is writing to {path} for long; try again")
+    if code in _DAMAGED:
+        return StoreDamaged(f"{path} is damaged: {error}; restore it from a backup")
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return StoreError(f"{path} can't be opened: {error}; check the permissions of its folder")
+    return error

@@ -1,0 +1,234 @@
+"""The statements that change documents: one change set, one transaction. Each function runs in its caller's."""
+
+import json
+import secrets
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from indexes import store_words
+from indexes.errors import NotFound
+from indexes.store import Connection, now
+from indexes.store_documents import signed, source
+from indexes.types import ApplyReport, ChangeSet, Chunk, DocumentRename, DocumentUpsert, FileStat
+
+_ID_ALPHABET = string.ascii_lowercase + string.digits
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What new documents are written under: the collection's six characters and the specs in service."""
+
+    collection_id: str
+    embedding_spec_id: int
+    chunk_spec_id: int
+
+
+def require_storable(changes: ChangeSet) -> None:
+    """Raise ValueError where a text holds a lone surrogate: the readers and the walk must not let one through."""
+    for upsert in changes.upserts:
+        for what in (upsert.path, upsert.title, upsert.text):
+            if not what.isascii():
+                what.encode()
+    for rename in changes.renames:
+        rename.path.encode()
+
+
+def apply(connection: Connection, changes: ChangeSet, serving: Serving) -> ApplyReport:
+    """Make the changes visible. Raises NotFound for an unknown source; conflicts are reported, not raised."""
+    source_id = changes.source_id
+    source(connection, source_id)
+    for document_id in changes.removals:
+        if _belongs(connection, source_id, document_id):
+            remove_document(connection, document_id)
+    conflicts = _rename(connection, source_id, changes.renames)
+    for document_id, stat in changes.restats:
+        if _belongs(connection, source_id, document_id):
+            _restat(connection, document_id, stat)
+    connection.executemany(
+        "UPDATE document SET state = 'stale', state_reason = ? WHERE id = ? AND source_id = ?",
+        ((reason, document_id, source_id) for document_id, reason in changes.stale),
+    )
+    applied: dict[str, str] = {}
+    for upsert in changes.upserts:
+        document_id_or_none = _upsert(connection, source_id, upsert, serving)
+        if document_id_or_none is None:
+            conflicts.append(upsert.path)
+        else:
+            applied[upsert.path] = document_id_or_none
+    return ApplyReport(applied, tuple(conflicts))
+
+
+def remove_document(connection: Connection, document_id: str) -> tuple[int, str]:
+    """Remove a document with its versions, chunks and words, and return its source and path. Raises NotFound.
+
+    Its vectors stay: they are known by their texts, and serve again where such a text comes back.
+    """
+    row = connection.execute("SELECT source_id, path FROM document WHERE id = ?", (document_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no document {document_id}")
+    _drop_versions(connection, document_id)
+    connection.execute("DELETE FROM document WHERE id = ?", (document_id,))
+    return row[0], row[1]
+
+
+def remember_removal(connection: Connection, source_id: int, path: str) -> None:
+    """Note that a path was removed by hand, until it comes back."""
+    connection.execute("INSERT OR IGNORE INTO removed_by_hand (source_id, path) VALUES (?, ?)", (source_id, path))
+
+
+def remove_source(connection: Connection, source_id: int) -> None:
+    """Remove a source with all its documents. Raises NotFound."""
+    source(connection, source_id)
+    ids = connection.execute("SELECT id FROM document WHERE source_id = ?", (source_id,)).fetchall()
+    for (document_id,) in ids:
+        remove_document(connection, document_id)
+    connection.execute("DELETE FROM source WHERE id = ?", (source_id,))
+
+
+def _belongs(connection: Connection, source_id: int, document_id: str) -> bool:
+    found = connection.execute("SELECT 1 FROM document WHERE id = ? AND source_id = ?", (document_id, source_id))
+    return found.fetchone() is not None
+
+
+def _drop_versions(connection: Connection, document_id: str) -> None:
+    live = connection.execute(
+        """SELECT v.id, t.text FROM document_version v JOIN version_text t ON t.version_id = v.id
+           WHERE v.document_id = ? AND v.state = 'live'""",
+        (document_id,),
+    ).fetchone()
+    if live is not None:
+        version_id, text = live
+        specs = connection.execute("SELECT DISTINCT chunk_spec_id FROM chunk WHERE version_id = ?", (version_id,))
+        for (chunk_spec_id,) in specs.fetchall():
+            slices = store_words.slices(connection, version_id, chunk_spec_id, text)
+            store_words.remove(connection, chunk_spec_id, slices)
+    connection.execute("DELETE FROM document_version WHERE document_id = ?", (document_id,))
+
+
+def _restat(connection: Connection, document_id: str, stat: FileStat) -> None:
+    connection.execute(
+        """UPDATE document_version SET size = ?, mtime_ns = ?, inode = ?, scanned_ns = ?
+           WHERE document_id = ? AND state = 'live'""",
+        (stat.size, stat.mtime_ns, signed(stat.inode), stat.scanned_ns, document_id),
+    )
+    connection.execute("UPDATE document SET state = 'indexed', state_reason = NULL WHERE id = ?", (document_id,))
+
+
+def _rename(connection: Connection, source_id: int, renames: tuple[DocumentRename, ...]) -> list[str]:
+    """Rename all that can be, and return the target paths of the others."""
+    wanted = {r.document_id: r.path for r in renames if _belongs(connection, source_id, r.document_id)}
+    holders = {path: _holder(connection, source_id, path) for path in wanted.values()}
+    settled = settled_renames(wanted, {path: holder for path, holder in holders.items() if holder is not None})
+    # Two steps, because names may swap. No relative path begins with "/".
+    connection.executemany("UPDATE document SET path = '/' || id WHERE id = ?", ((key,) for key in settled))
+    connection.executemany("UPDATE document SET path = ? WHERE id = ?", ((settled[key], key) for key in settled))
+    _forget_removals(connection, source_id, tuple(settled.values()))
+    conflicts = []
+    for rename in renames:
+        if settled.get(rename.document_id) == rename.path:
+            _restat(connection, rename.document_id, rename.stat)
+        else:
+            conflicts.append(rename.path)
+    return conflicts
+
+
+def settled_renames(wanted: Mapping[str, str], holders: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the `wanted` renames (document -> path) that can happen together.
+
+    `holders` says which document is at a path now. A rename fails when its target is held by a document that stays,
+    or is wanted twice; then its own document stays too, which may fail another.
+    """
+    settled: dict[str, str] = {}
+    for document, path in wanted.items():
+        if path not in settled.values():
+            settled[document] = path
+    while True:
+        stuck = [document for document, path in settled.items() if holders.get(path, document) not in settled]
+        if not stuck:
+            return settled
+        for document in stuck:
+            del settled[document]
+
+
+def _holder(connection: Connection, source_id: int, path: str) -> str | None:
+    row = connection.execute("SELECT id FROM document WHERE source_id = ? AND path = ?", (source_id, path)).fetchone()
+    return row[0] if row else None
+
+
+def _forget_removals(connection: Connection, source_id: int, paths: tuple[str, ...]) -> None:
+    connection.executemany(
+        "DELETE FROM removed_by_hand WHERE source_id = ? AND path = ?", ((source_id, path) for path in paths)
+    )
+
+
+def _upsert(connection: Connection, source_id: int, upsert: DocumentUpsert, serving: Serving) -> str | None:
+    """Return the document's id, or None where the collection holds something else than the plan saw."""
+    row = connection.execute(
+        """SELECT d.id, v.number FROM document d
+           LEFT JOIN document_version v ON v.document_id = d.id AND v.state = 'live'
+           WHERE d.source_id = ? AND d.path = ?""",
+        (source_id, upsert.path),
+    ).fetchone()
+    document_id, number = row or (None, None)
+    if upsert.replaces != ((document_id, number) if number is not None else None):
+        return None
+    if document_id is None:
+        document_id = _new_document_id(serving.collection_id)
+        connection.execute(
+            "INSERT INTO document (id, source_id, path, state) VALUES (?, ?, ?, 'indexed')",
+            (document_id, source_id, upsert.path),
+        )
+    else:
+        connection.execute("UPDATE document SET state = 'indexed', state_reason = NULL WHERE id = ?", (document_id,))
+        _drop_versions(connection, document_id)
+    version_id = _insert_version(connection, document_id, (number or 0) + 1, upsert)
+    _insert_chunks(connection, version_id, upsert, serving)
+    _forget_removals(connection, source_id, (upsert.path,))
+    return document_id
+
+
+def _new_document_id(collection_id: str) -> str:
+    return f"doc_{collection_id}{''.join(secrets.choice(_ID_ALPHABET) for _ in range(16))}"
+
+
+def _insert_version(connection: Connection, document_id: str, number: int, upsert: DocumentUpsert) -> int:
+    stat = upsert.stat
+    metadata = json.dumps(dict(upsert.metadata), ensure_ascii=False, sort_keys=True, allow_nan=False)
+    cursor = connection.execute(
+        """INSERT INTO document_version (document_id, number, state, content_hash, size, mtime_ns, inode, scanned_ns,
+                                         content_type, title, characters, reader, created_at, metadata)
+           VALUES (?, ?, 'live', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        (
+            *(document_id, number, upsert.content_hash),
+            *(stat.size, stat.mtime_ns, signed(stat.inode), stat.scanned_ns),
+            *(upsert.content_type, upsert.title, len(upsert.text), upsert.reader, now(), metadata),
+        ),
+    )
+    assert cursor.lastrowid is not None  # noqa: S101 - an INSERT that returned has one
+    connection.execute("INSERT INTO version_text (version_id, text) VALUES (?, ?)", (cursor.lastrowid, upsert.text))
+    return cursor.lastrowid
+
+
+def _insert_chunks(connection: Connection, version_id: int, upsert: DocumentUpsert, serving: Serving) -> None:
+    # The ids are given out here, under the write lock, so that all rows go in by executemany.
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'chunk'").fetchone()
+    first = (row[0] if row else 0) + 1
+    numbered: list[tuple[int, Chunk]] = list(enumerate(upsert.chunks, start=first))
+    connection.executemany(
+        """INSERT INTO chunk (id, version_id, chunk_spec_id, ordinal, start, "end", tokens, page, heading_path,
+                              text_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        (
+            (
+                *(chunk_id, version_id, serving.chunk_spec_id, chunk.ordinal, chunk.start, chunk.end, chunk.tokens),
+                *(chunk.page, json.dumps(chunk.heading_path, ensure_ascii=False), chunk.text_hash),
+            )
+            for chunk_id, chunk in numbered
+        ),
+    )
+    connection.executemany(
+        "INSERT INTO chunk_embedding (chunk_id, embedding_spec_id, embedded_hash) VALUES (?, ?, ?)",
+        ((chunk_id, serving.embedding_spec_id, chunk.embedded_hash) for chunk_id, chunk in numbered),
+    )
+    slices = ((chunk_id, upsert.text[chunk.start : chunk.end]) for chunk_id, chunk in numbered)
+    store_words.add(connection, serving.chunk_spec_id, slices)

@@ -1,0 +1,241 @@
+"""The statements of a search. Each function runs in its caller's transaction.
+
+What is alive is asked here, in the same transaction as all the rest, never remembered: a vector counts when a chunk of
+the generation's ChunkSpec, in a visible version, was embedded from its text.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from indexes import store_words
+from indexes.errors import InvalidQuery
+from indexes.store import Connection
+from indexes.store_vectors import Head
+from indexes.types import Comparison, Filter, IdArray, Junction, Place
+
+_COLUMNS = {"path": "d.path", "source": "s.root", "content_type": "v.content_type", "modified_at": "v.mtime_ns"}
+_SIGNS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+_LAST_CHARACTER = 0x10FFFF
+
+Condition = tuple[str, list[object]]
+"""SQL over `d` (document), `v` (its live version) and `s` (its source), and the values bound in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The best chunk of a passage in one leg. A passage is a text, wherever it stands: `text_hash`."""
+
+    text_hash: bytes
+    chunk_id: int
+    score: float
+    path: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoundChunk:
+    """A chunk as a hit shows it."""
+
+    document_id: str
+    version: int
+    path: str
+    title: str
+    heading_path: tuple[str, ...]
+    page: int | None
+    start: int
+    end: int
+    text: str
+
+
+def condition(where: Filter | None) -> Condition:
+    """Return a filter as SQL, with every value bound. A document without the key passes `ne` and `nin` alone."""
+    if where is None:
+        return "1", []
+    if isinstance(where, Junction):
+        parts = [condition(term) for term in where.terms]
+        if not parts:
+            return ("1" if where.op == "and" else "0"), []
+        sql = f" {where.op.upper()} ".join(f"({part})" for part, _ in parts)
+        return f"({sql})", [value for _, values in parts for value in values]
+    return _comparison(where)
+
+
+def _comparison(term: Comparison) -> Condition:
+    if term.op in ("ne", "nin"):
+        sql, values = _comparison(Comparison(term.key, "eq" if term.op == "ne" else "in", term.value))
+        return f"(NOT {sql})", values
+    if term.op == "in":
+        return _any_of(term.key, term.value if isinstance(term.value, tuple) else (term.value,))
+    if isinstance(term.value, tuple):
+        raise InvalidQuery(f"filter: {term.op} takes one value")
+    subject, bound, guard = _subject(term.key, term.value)
+    if term.op == "prefix":
+        return _prefix(subject, bound, guard, str(term.value))
+    if term.op not in _SIGNS:
+        raise InvalidQuery(f"filter: unknown operator {term.op}")
+    return f"({guard}{subject} {_SIGNS[term.op]} ?)", [*bound, term.value]
+
+
+def _any_of(key: str, values: Sequence[str | float | bool]) -> Condition:
+    """One list per type of value, because types do not compare: true is not 1, and 1 is not "1"."""
+    groups: dict[str, list[str | float | bool]] = {}
+    for value in values:
+        groups.setdefault(_subject(key, value)[2], []).append(value)
+    parts, all_values = ["0"], list[object]()
+    for guard, members in groups.items():
+        subject, bound, _ = _subject(key, members[0])
+        parts.append(f"{guard}{subject} IN ({','.join('?' * len(members))})")
+        all_values += [*bound, *members]
+    return f"({' OR '.join(parts)})", all_values
+
+
+def _subject(key: str, value: object) -> tuple[str, list[object], str]:
+    """Return what stands left of the operator, the values bound in it and its guard, and the guard.
+
+    The guard asks for the type of a metadata value, so that the comparison is never null.
+    """
+    if key in _COLUMNS:
+        return _COLUMNS[key], [], ""
+    if '"' in key:
+        raise InvalidQuery(f"filter: {key} is not a metadata key")
+    kinds = (
+        "'true', 'false'" if isinstance(value, bool) else "'text'" if isinstance(value, str) else "'integer', 'real'"
+    )
+    path = f'$."{key}"'
+    guard = f"coalesce(json_type(v.metadata, ?), '') IN ({kinds}) AND "
+    return "json_extract(v.metadata, ?)", [path, path], guard
+
+
+def _prefix(subject: str, bound: list[object], guard: str, prefix: str) -> Condition:
+    """As a range of the binary order, which is that of the code points: SQL's own functions end at a NUL."""
+    upper = _after_prefix(prefix)
+    sql, values = f"({guard}{subject} >= ?", [*bound, prefix]
+    if upper is None:
+        return f"{sql})", values
+    return f"{sql} AND {subject} < ?)", [*values, *bound[1:], upper]
+
+
+def _after_prefix(prefix: str) -> str | None:
+    """Return the smallest text above all that begin with `prefix`, or None where there is none."""
+    stem = prefix.rstrip(chr(_LAST_CHARACTER))
+    if not stem:
+        return None
+    following = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
+
+
+def allowed_vectors(connection: Connection, head: Head, where: Condition) -> IdArray:
+    """Return the ids of the vectors of the visible chunks that a filter lets pass."""
+    sql, values = where
+    rows = connection.execute(
+        f"""SELECT DISTINCT r.id FROM document d
+            JOIN source s ON s.id = d.source_id
+            JOIN document_version v ON v.document_id = d.id AND v.state = 'live'
+            JOIN chunk c ON c.version_id = v.id AND c.chunk_spec_id = ?
+            JOIN chunk_embedding e ON e.chunk_id = c.id AND e.embedding_spec_id = ?
+            JOIN vector r ON r.text_hash = e.embedded_hash AND r.embedding_spec_id = e.embedding_spec_id
+            WHERE {sql}""",  # noqa: S608 - every value is bound
+        (head.chunk_spec_id, head.embedding_spec_id, *values),
+    )
+    return np.fromiter((vector_id for (vector_id,) in rows), np.int64)
+
+
+def dense_candidates(connection: Connection, head: Head, scores: dict[int, float], where: Condition) -> list[Candidate]:
+    """Return the passages behind scored vector ids, best first, ties by path and start."""
+    sql, values = where
+    rows = connection.execute(
+        f"""SELECT r.id, c.text_hash, d.path, c.start, c.id FROM json_each(?) j
+            CROSS JOIN vector r ON r.id = j.value
+            CROSS JOIN chunk_embedding e
+                ON e.embedded_hash = r.text_hash AND e.embedding_spec_id = r.embedding_spec_id
+            CROSS JOIN chunk c ON c.id = e.chunk_id AND c.chunk_spec_id = ?
+            CROSS JOIN document_version v ON v.id = c.version_id AND v.state = 'live'
+            CROSS JOIN document d ON d.id = v.document_id
+            CROSS JOIN source s ON s.id = d.source_id
+            WHERE {sql}""",  # noqa: S608 - every value is bound
+        (json.dumps(list(scores)), head.chunk_spec_id, *values),
+    )
+    found = [(-scores[vector_id], path, start, chunk_id, key) for vector_id, key, path, start, chunk_id in rows]
+    return _best(found)
+
+
+def lexical_candidates(
+    connection: Connection, head: Head, expression: str, where: Condition, limit: int
+) -> list[Candidate]:
+    """Return up to `limit` passages that match, best first, ties by path and start."""
+    found: list[tuple[float, str, int, int, bytes]] = []
+    passages: set[bytes] = set()
+    for chunk_id, key, path, start, score in store_words.matches(connection, head.chunk_spec_id, expression, where):
+        if len(passages) == limit and key not in passages:
+            break
+        passages.add(key)
+        found.append((-score, path, start, chunk_id, key))
+    return _best(found)
+
+
+def _best(found: Iterable[tuple[float, str, int, int, bytes]]) -> list[Candidate]:
+    """Return each passage once, as its best chunk."""
+    best: dict[bytes, Candidate] = {}
+    for negative, path, start, chunk_id, key in sorted(found):
+        best.setdefault(key, Candidate(key, chunk_id, -negative, path, start))
+    return list(best.values())
+
+
+def chunk(connection: Connection, chunk_id: int, texts: dict[int, str]) -> FoundChunk:
+    """Return a chunk with its text, cut from its document's; `texts` keeps those by version during one search."""
+    row = connection.execute(
+        """SELECT v.id, d.id, v.number, d.path, v.title, c.heading_path, c.page, c.start, c."end"
+           FROM chunk c JOIN document_version v ON v.id = c.version_id JOIN document d ON d.id = v.document_id
+           WHERE c.id = ?""",
+        (chunk_id,),
+    ).fetchone()
+    version_id, document_id, number, path, title, heading_path, page, start, end = row
+    if version_id not in texts:
+        stored = connection.execute("SELECT text FROM version_text WHERE version_id = ?", (version_id,))
+        texts[version_id] = stored.fetchone()[0]
+    return FoundChunk(
+        document_id=document_id,
+        version=number,
+        path=path,
+        title=title,
+        heading_path=tuple(json.loads(heading_path)),
+        page=page,
+        start=start,
+        end=end,
+        text=texts[version_id][start:end],
+    )
+
+
+def other_places(connection: Connection, head: Head, of: Candidate, where: Condition) -> tuple[Place, ...]:
+    """Return where else a passage stands in visible documents that the filter lets pass, by path and start."""
+    sql, values = where
+    rows = connection.execute(
+        f"""SELECT d.id, d.path, c.start, c."end" FROM chunk c
+            JOIN document_version v ON v.id = c.version_id AND v.state = 'live'
+            JOIN document d ON d.id = v.document_id
+            JOIN source s ON s.id = d.source_id
+            WHERE c.text_hash = ? AND c.chunk_spec_id = ? AND c.id <> ? AND {sql}
+            ORDER BY d.path, c.start, d.id""",  # noqa: S608 - every value is bound
+        (of.text_hash, head.chunk_spec_id, of.chunk_id, *values),
+    )
+    return tuple(Place(*row) for row in rows)
+
+
+def counts(connection: Connection, head: Head) -> tuple[int, int, int, int]:
+    """Return the numbers of visible documents, stale ones, their chunks in service, and chunks without a vector."""
+    documents, stale = connection.execute(
+        """SELECT count(*), count(CASE d.state WHEN 'stale' THEN 1 END) FROM document d
+           JOIN document_version v ON v.document_id = d.id AND v.state = 'live'"""
+    ).fetchone()
+    missing = connection.execute(
+        """SELECT count(*) FROM chunk c
+           JOIN document_version v ON v.id = c.version_id AND v.state = 'live'
+           LEFT JOIN chunk_embedding e ON e.chunk_id = c.id AND e.embedding_spec_id = ?
+           LEFT JOIN vector r ON r.text_hash = e.embedded_hash AND r.embedding_spec_id = e.embedding_spec_id
+           WHERE c.chunk_spec_id = ? AND r.id IS NULL""",
+        (head.embedding_spec_id, head.chunk_spec_id),
+    ).fetchone()[0]
+    return documents, stale, store_words.rows(connection, head.chunk_spec_id), missing

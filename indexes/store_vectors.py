@@ -1,0 +1,218 @@
+"""The statements on specs, vectors, generations and segments. Each function runs in its caller's transaction.
+
+A vector is stored as little-endian float16 and read back as float32, brought to unit length again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes import store_words
+from indexes.errors import Conflict, StoreDamaged
+from indexes.store import Connection, now
+from indexes.types import ChunkSpec, EmbeddingSpec, FloatMatrix, Generation, IdArray, IndexSpec, Segment
+
+_STORED = np.dtype("<f2")
+_HASHES_A_STATEMENT = 1_000
+_ROWS_A_FETCH = 4_096
+
+_COLLECTION_KEY = "collection_id"
+
+_GENERATION = """
+    SELECT g.number, g.revision, g.embedding_spec_id, g.chunk_spec_id, g.current, g.created_at,
+           e.model, e.dimensions, e.template, e.input_limit, c.tokens, c.overlap, c.chunker
+    FROM generation g JOIN embedding_spec e ON e.id = g.embedding_spec_id JOIN chunk_spec c ON c.id = g.chunk_spec_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What is in service at the moment of a transaction. `revision` grows whenever the segment list changes."""
+
+    generation: int
+    revision: int
+    spec: IndexSpec
+    embedding_spec_id: int
+    chunk_spec_id: int
+    last_vector_id: int
+    """Highest id of any vector, of whatever spec: newer ones have a higher id."""
+
+
+def collection_id(connection: Connection) -> str | None:
+    """Return the collection's six characters, or None where its creation was interrupted."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_COLLECTION_KEY,)).fetchone()
+    return row[0] if row else None
+
+
+def set_collection_id(connection: Connection, collection: str) -> None:
+    """Give a new store its collection's six characters: the last step of its creation."""
+    connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (_COLLECTION_KEY, collection))
+
+
+def head(connection: Connection) -> Head:
+    """Return what is in service."""
+    row = connection.execute(f"{_GENERATION} WHERE g.current = 1").fetchone()
+    if row is None:
+        raise StoreDamaged("the store has no current generation; restore it from a backup")
+    last = connection.execute("SELECT max(id) FROM vector").fetchone()[0] or 0
+    return Head(row[0], row[1], _spec(row), row[2], row[3], last)
+
+
+def generations(connection: Connection) -> tuple[Generation, ...]:
+    """Return all generations, oldest first."""
+    rows = connection.execute(f"{_GENERATION} ORDER BY g.number").fetchall()
+    return tuple(
+        Generation(
+            number=row[0],
+            spec=_spec(row),
+            segments=segments(connection, row[0]),
+            current=bool(row[4]),
+            created_at=row[5],
+        )
+        for row in rows
+    )
+
+
+def _spec(row: Sequence[object]) -> IndexSpec:
+    return IndexSpec(EmbeddingSpec(*row[6:10]), ChunkSpec(*row[10:13]))  # type: ignore[arg-type]
+
+
+def insert_generation(connection: Connection, spec: IndexSpec) -> int:
+    """Make a generation of `spec` the current one, and return its number: one that was never used before."""
+    embedding, chunks = embedding_spec_id(connection, spec.embedding), chunk_spec_id(connection, spec.chunks)
+    connection.execute("UPDATE generation SET current = 0 WHERE current = 1")
+    cursor = connection.execute(
+        "INSERT INTO generation (embedding_spec_id, chunk_spec_id, created_at, current) VALUES (?, ?, ?, 1)",
+        (embedding, chunks, now()),
+    )
+    assert cursor.lastrowid is not None  # noqa: S101 - an INSERT that returned has one
+    return cursor.lastrowid
+
+
+def embedding_spec_id(connection: Connection, spec: EmbeddingSpec) -> int:
+    """Return the id of a spec, made if it is new."""
+    known = known_embedding_spec_id(connection, spec)
+    if known is not None:
+        return known
+    cursor = connection.execute(
+        "INSERT INTO embedding_spec (model, dimensions, template, input_limit) VALUES (?, ?, ?, ?)",
+        (spec.model, spec.dimensions, spec.template, spec.input_limit),
+    )
+    assert cursor.lastrowid is not None  # noqa: S101 - an INSERT that returned has one
+    return cursor.lastrowid
+
+
+def known_embedding_spec_id(connection: Connection, spec: EmbeddingSpec) -> int | None:
+    """Return the id of a spec, or None where the store never saw it."""
+    row = connection.execute(
+        "SELECT id FROM embedding_spec WHERE model = ? AND dimensions = ? AND template = ? AND input_limit = ?",
+        (spec.model, spec.dimensions, spec.template, spec.input_limit),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def chunk_spec_id(connection: Connection, spec: ChunkSpec) -> int:
+    """Return the id of a spec, made with its full-text table if it is new."""
+    values = (spec.tokens, spec.overlap, spec.chunker)
+    connection.execute("INSERT OR IGNORE INTO chunk_spec (tokens, overlap, chunker) VALUES (?, ?, ?)", values)
+    row = connection.execute("SELECT id FROM chunk_spec WHERE tokens = ? AND overlap = ? AND chunker = ?", values)
+    found: int = row.fetchone()[0]
+    store_words.create(connection, found)
+    return found
+
+
+def known_vectors(connection: Connection, spec_id: int, hashes: Sequence[bytes]) -> frozenset[bytes]:
+    """Return those of `hashes` whose vector is stored."""
+    found: set[bytes] = set()
+    for start in range(0, len(hashes), _HASHES_A_STATEMENT):
+        part = hashes[start : start + _HASHES_A_STATEMENT]
+        marks = ",".join("?" * len(part))
+        rows = connection.execute(
+            f"SELECT text_hash FROM vector WHERE embedding_spec_id = ? AND text_hash IN ({marks})",  # noqa: S608
+            (spec_id, *part),
+        )
+        found.update(text_hash for (text_hash,) in rows)
+    return frozenset(found)
+
+
+def insert_vectors(connection: Connection, spec_id: int, hashes: Sequence[bytes], vectors: FloatMatrix) -> None:
+    """Keep vectors (n, dimensions) under the hashes of their texts; known ones are left as they are."""
+    stored, created_at = vectors.astype(_STORED), now()
+    connection.executemany(
+        """INSERT INTO vector (embedding_spec_id, text_hash, created_at, vector) VALUES (?, ?, ?, ?)
+           ON CONFLICT (text_hash, embedding_spec_id) DO NOTHING""",
+        ((spec_id, text_hash, created_at, row.tobytes()) for text_hash, row in zip(hashes, stored, strict=True)),
+    )
+
+
+def count_vectors(connection: Connection, spec_id: int, after: int = 0) -> int:
+    """Return how many vectors of a spec have an id above `after`."""
+    # The unary plus keeps SQLite on the range of ids, which is short where this is asked often.
+    hint = "+" if after else ""
+    count: int = connection.execute(
+        f"SELECT count(*) FROM vector WHERE {hint}embedding_spec_id = ? AND id > ?",  # noqa: S608 - a constant
+        (spec_id, after),
+    ).fetchone()[0]
+    return count
+
+
+def read_vectors(
+    connection: Connection, spec_id: int, dimensions: int, first: int, last: int
+) -> tuple[IdArray, FloatMatrix]:
+    """Return ids (n,) and unit vectors (n, dimensions), float32, of a spec with first <= id <= last, in their order."""
+    cursor = connection.execute(
+        "SELECT id, vector FROM vector WHERE id BETWEEN ? AND ? AND +embedding_spec_id = ? ORDER BY id",
+        (first, last, spec_id),
+    )
+    ids: list[IdArray] = []
+    parts: list[FloatMatrix] = []
+    while rows := cursor.fetchmany(_ROWS_A_FETCH):
+        joined = b"".join(blob for _, blob in rows)
+        if len(joined) != len(rows) * dimensions * _STORED.itemsize:
+            raise StoreDamaged(f"a stored vector has not {dimensions} dimensions; restore the store from a backup")
+        ids.append(np.fromiter((row[0] for row in rows), np.int64, len(rows)))
+        parts.append(_unit(np.frombuffer(joined, _STORED).reshape(len(rows), dimensions).astype(np.float32)))
+    if not ids:
+        return np.empty(0, np.int64), np.empty((0, dimensions), np.float32)
+    return np.concatenate(ids), np.concatenate(parts)
+
+
+def _unit(vectors: FloatMatrix) -> FloatMatrix:
+    norms: npt.NDArray[np.float32] = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / norms
+
+
+def segments(connection: Connection, generation: int) -> tuple[Segment, ...]:
+    """Return the segments of a generation, oldest rows first."""
+    rows = connection.execute(
+        """SELECT ordinal, file, kind, rows, first_id, last_id, sha256, bytes FROM segment
+           WHERE generation = ? ORDER BY ordinal""",
+        (generation,),
+    )
+    return tuple(Segment(*row) for row in rows)
+
+
+def segment_files(connection: Connection) -> frozenset[str]:
+    """Return the files that any generation names."""
+    return frozenset(file for (file,) in connection.execute("SELECT file FROM segment"))
+
+
+def replace_segments(connection: Connection, of: Head, replaced: Sequence[Segment], new: Segment) -> None:
+    """Publish `new` in the place of `replaced`. Raises Conflict when the list is not the one that `of` has seen."""
+    changed = connection.execute(
+        "UPDATE generation SET revision = revision + 1 WHERE number = ? AND revision = ?", (of.generation, of.revision)
+    )
+    if changed.rowcount != 1:
+        raise Conflict("the segments changed while one was built; build again")
+    connection.executemany(
+        "DELETE FROM segment WHERE generation = ? AND ordinal = ?",
+        ((of.generation, segment.ordinal) for segment in replaced),
+    )
+    values = (new.ordinal, new.file, new.kind, new.rows, new.first_id, new.last_id, new.sha256, new.bytes)
+    connection.execute(
+        """INSERT INTO segment (generation, ordinal, file, kind, rows, first_id, last_id, sha256, bytes, created_at)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        (of.generation, *values, now()),
+    )

@@ -1,0 +1,111 @@
+"""The full-text tables, one for each ChunkSpec: `words_<id>`, row = chunk of a visible version.
+
+They are contentless: a row is taken out again by the very values that went in, recomputed here from the stored text.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from indexes import lexical
+from indexes.store import Connection
+
+_VERSION_KEY = "lexical_version"
+
+
+def create(connection: Connection, chunk_spec_id: int) -> None:
+    """Make the table of a ChunkSpec, and its vocabulary, if they are not there."""
+    table = _table(chunk_spec_id)
+    tokenize = lexical.TOKENIZE.replace("'", "''")
+    connection.execute(
+        f"CREATE VIRTUAL TABLE IF NOT EXISTS {table} USING fts5(body, exact, content = '', tokenize = '{tokenize}')"
+    )
+    connection.execute(f"CREATE VIRTUAL TABLE IF NOT EXISTS {table}_vocabulary USING fts5vocab({table}, col)")
+
+
+def add(connection: Connection, chunk_spec_id: int, slices: Iterable[tuple[int, str]]) -> None:
+    """Put in (chunk id, text of the chunk)."""
+    connection.executemany(
+        f"INSERT INTO {_table(chunk_spec_id)} (rowid, body, exact) VALUES (?, ?, ?)",  # noqa: S608 - an integer
+        ((chunk_id, lexical.body(text), lexical.exact(text)) for chunk_id, text in slices),
+    )
+
+
+def remove(connection: Connection, chunk_spec_id: int, slices: Iterable[tuple[int, str]]) -> None:
+    """Take out (chunk id, text of the chunk). The text must be the one that was put in."""
+    table = _table(chunk_spec_id)
+    connection.executemany(
+        f"INSERT INTO {table} ({table}, rowid, body, exact) VALUES ('delete', ?, ?, ?)",  # noqa: S608 - an integer
+        ((chunk_id, lexical.body(text), lexical.exact(text)) for chunk_id, text in slices),
+    )
+
+
+def are_current(connection: Connection) -> bool:
+    """Whether the tables were written by this release's `indexes.lexical`: else rows can't be taken out again."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_VERSION_KEY,)).fetchone()
+    return row is not None and row[0] == lexical.VERSION
+
+
+def rebuild(connection: Connection) -> None:
+    """Write all tables anew from the stored texts."""
+    for (chunk_spec_id,) in connection.execute("SELECT id FROM chunk_spec").fetchall():
+        table = _table(chunk_spec_id)
+        connection.execute(f"DROP TABLE IF EXISTS {table}_vocabulary")
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+        create(connection, chunk_spec_id)
+        versions = connection.execute(
+            """SELECT v.id, t.text FROM document_version v JOIN version_text t ON t.version_id = v.id
+               WHERE v.state = 'live'"""
+        )
+        for version_id, text in versions:
+            add(connection, chunk_spec_id, slices(connection, version_id, chunk_spec_id, text))
+    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_VERSION_KEY, lexical.VERSION))
+
+
+def slices(connection: Connection, version_id: int, chunk_spec_id: int, text: str) -> list[tuple[int, str]]:
+    """Return (chunk id, its slice of `text`) for the chunks of a version. Cut here: SQL's substr ends at a NUL."""
+    rows = connection.execute(
+        'SELECT id, start, "end" FROM chunk WHERE version_id = ? AND chunk_spec_id = ?', (version_id, chunk_spec_id)
+    )
+    return [(chunk_id, text[start:end]) for chunk_id, start, end in rows]
+
+
+def matches(
+    connection: Connection, chunk_spec_id: int, expression: str, where: tuple[str, Sequence[object]]
+) -> Iterator[tuple[int, bytes, str, int, float]]:
+    """Yield (chunk id, text hash, path, start, BM25) of the visible chunks that match, best first; higher is better.
+
+    `expression` is one of `lexical.expression`; `where` is a condition over `d`, `v` and `s` and its values.
+    """
+    condition, values = where
+    table = _table(chunk_spec_id)
+    # CROSS JOIN keeps the full text outermost: its rows come sorted, so that only those asked for are looked up.
+    rows = connection.execute(
+        f"""SELECT c.id, c.text_hash, d.path, c.start, {table}.rank FROM {table}
+            CROSS JOIN chunk c ON c.id = {table}.rowid
+            CROSS JOIN document_version v ON v.id = c.version_id AND v.state = 'live'
+            CROSS JOIN document d ON d.id = v.document_id
+            CROSS JOIN source s ON s.id = d.source_id
+            WHERE {table} MATCH ? AND rank MATCH ? AND {condition} ORDER BY {table}.rank""",  # noqa: S608 - bound
+        (expression, f"bm25({', '.join(map(str, lexical.COLUMN_WEIGHTS))})", *values),
+    )
+    for chunk_id, text_hash, path, start, rank in rows:
+        yield chunk_id, text_hash, path, start, -rank
+
+
+def rows(connection: Connection, chunk_spec_id: int) -> int:
+    """Return how many chunks are in the table: those in service under the ChunkSpec."""
+    # The shadow table with one small row for each: counting it walks pages, not rows.
+    count: int = connection.execute(f"SELECT count(*) FROM {_table(chunk_spec_id)}_docsize").fetchone()[0]  # noqa: S608
+    return count
+
+
+def chunks_with(connection: Connection, chunk_spec_id: int, column: str, term: str) -> int:
+    """Return how many chunks in service hold a term of the vocabulary, in one of the two columns."""
+    row = connection.execute(
+        f"SELECT doc FROM {_table(chunk_spec_id)}_vocabulary WHERE term = ? AND col = ?",  # noqa: S608 - an integer
+        (term, column),
+    ).fetchone()
+    return row[0] if row else 0
+
+
+def _table(chunk_spec_id: int) -> str:
+    return f"words_{chunk_spec_id:d}"
