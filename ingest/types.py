@@ -76,7 +76,8 @@ class Scan:
 
     files: tuple[ScannedFile, ...]
     rejections: tuple[Rejection, ...]
-    """Entries that are no file to read: outside_root, not_regular, permission, encoding (of the name), limit."""
+    """Entries that are no file to read: outside_root, not_regular, permission, encoding (of the name), limit, damaged
+    (the disk fails). A folder that can't be listed is one entry; what lies below it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,9 @@ class Plan:
     touched: tuple[tuple[ManifestEntry, ScannedFile], ...] = ()
     """Same bytes under the same path with another stat: nothing but the stat is written."""
     unchanged: int = 0
+    unreadable: tuple[tuple[ManifestEntry | None, Rejection], ...] = ()
+    """What can't be listed or read, the scan's rejections included, with the document that stands at that path: it
+    keeps its old version and becomes stale."""
 
 
 @dataclass(frozen=True, slots=True)

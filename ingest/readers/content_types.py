@@ -1,0 +1,157 @@
+"""What a file is, by its bytes and its name.
+
+Bytes speak first: a PDF, an archive, an image or a program is what it is under any name. Among texts, which have no
+signature, the name decides. A name that says nothing known is not guessed at: the file is unsupported and listed.
+"""
+
+from pathlib import PurePosixPath
+
+from ingest.readers.decoding import looks_binary
+
+PDF = "application/pdf"
+HTML = "text/html"
+
+_TEXTS = {
+    "text/markdown": "md markdown mdown mkd mkdn mdx qmd rmd",
+    "text/plain": "txt text log",
+    "text/x-rst": "rst rest",
+    HTML: "html htm xhtml xht",
+    "text/csv": "csv",
+    "text/tab-separated-values": "tsv tab",
+    "application/json": "json geojson",
+    "application/x-ndjson": "jsonl ndjson",
+    "text/x-python": "py pyi pyw",
+    "text/x-c": "c h",
+    "text/x-c++": "cc cpp cxx hh hpp hxx ino",
+    "text/x-csharp": "cs",
+    "text/x-clojure": "clj cljs cljc edn",
+    "text/x-css": "css scss sass less",
+    "text/x-d": "d",
+    "text/x-dart": "dart",
+    "text/x-elixir": "ex exs",
+    "text/x-elm": "elm",
+    "text/x-erlang": "erl hrl",
+    "text/x-fortran": "f f90 f95 for",
+    "text/x-fsharp": "fs fsi fsx",
+    "text/x-go": "go",
+    "text/x-graphql": "graphql gql",
+    "text/x-groovy": "groovy gradle",
+    "text/x-haskell": "hs lhs",
+    "text/x-hcl": "tf hcl",
+    "text/x-ini": "ini cfg conf properties",
+    "text/x-java": "java",
+    "text/x-javascript": "js mjs cjs jsx",
+    "text/x-julia": "jl",
+    "text/x-kotlin": "kt kts",
+    "text/x-lisp": "lisp el scm rkt",
+    "text/x-lua": "lua",
+    "text/x-makefile": "mk mak cmake",
+    "text/x-nim": "nim",
+    "text/x-nix": "nix",
+    "text/x-objective-c": "m mm",
+    "text/x-ocaml": "ml mli",
+    "text/x-pascal": "pas pp",
+    "text/x-perl": "pl pm",
+    "text/x-php": "php",
+    "text/x-powershell": "ps1 psm1",
+    "text/x-protobuf": "proto",
+    "text/x-r": "r",
+    "text/x-ruby": "rb",
+    "text/x-rust": "rs",
+    "text/x-scala": "scala sc",
+    "text/x-shellscript": "sh bash zsh fish bat cmd",
+    "text/x-solidity": "sol",
+    "text/x-sql": "sql",
+    "text/x-svelte": "svelte",
+    "text/x-swift": "swift",
+    "text/x-tcl": "tcl",
+    "text/x-tex": "tex sty cls bib",
+    "text/x-toml": "toml",
+    "text/x-typescript": "ts tsx mts cts",
+    "text/x-verilog": "v sv vhd vhdl",
+    "text/x-vim": "vim",
+    "text/x-vue": "vue",
+    "text/x-yaml": "yaml yml",
+    "text/x-zig": "zig",
+}
+BY_SUFFIX = {suffix: content_type for content_type, suffixes in _TEXTS.items() for suffix in suffixes.split()}
+_BY_NAME = {
+    "dockerfile": "text/x-dockerfile",
+    "containerfile": "text/x-dockerfile",
+    "makefile": "text/x-makefile",
+    "gnumakefile": "text/x-makefile",
+    "cmakelists.txt": "text/x-makefile",
+    "gemfile": "text/x-ruby",
+    "rakefile": "text/x-ruby",
+    "vagrantfile": "text/x-ruby",
+    "jenkinsfile": "text/x-groovy",
+}
+
+# Signatures of what no reader is there for, at the start of the file. https://en.wikipedia.org/wiki/List_of_file_signatures
+_SIGNATURES = {
+    "ZIP archive (or DOCX, XLSX, PPTX, EPUB, ODT)": (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"),
+    "OLE2 file (or DOC, XLS, PPT, MSG)": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",),
+    "compressed file": (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"\x1f\x9d"),
+    "archive": (b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"MSCF", b"!<arch>\n", b"xar!"),
+    "image": (
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff",
+        b"GIF87a",
+        b"GIF89a",
+        b"II*\x00",
+        b"MM\x00*",
+        b"8BPS",
+        b"\x00\x00\x01\x00",
+    ),
+    "program": (b"\x7fELF", b"MZ\x90\x00", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\x00asm"),
+    "RTF": (b"{\\rtf",),
+    "PostScript": (b"%!PS", b"\xc5\xd0\xd3\xc6"),
+    "DjVu": (b"AT&TFORM",),
+    "database": (b"SQLite format 3\x00",),
+    "sound or video": (b"ID3", b"OggS", b"fLaC", b"\x1aE\xdf\xa3"),
+    "font": (b"wOFF", b"wOF2", b"OTTO", b"\x00\x01\x00\x00\x00"),
+}
+_TAR, _TAR_AT = b"ustar", 257
+_PDF_MARK = b"%PDF-"
+_PDF_WITHIN = 1024  # junk before the mark that PDF readers put up with (ISO 32000-2, Annex I)
+_PAGE_STARTS = (b"<!doctype html", b"<html")
+_WHITE = b" \t\r\n\f\xef\xbb\xbf"
+
+
+def sniff(path: str, data: bytes) -> str | None:
+    """Return the content type of a file, or None where no reader is there for it."""
+    name = PurePosixPath(path).name.lower()
+    suffix = PurePosixPath(name).suffix[1:]
+    if data.lstrip(_WHITE).startswith(_PDF_MARK):
+        return PDF
+    if signature(data):
+        return None
+    if suffix == "pdf":
+        return _sniff_pdf_name(data)
+    content_type = named(path)
+    return None if content_type is None or looks_binary(data) else content_type
+
+
+def named(path: str) -> str | None:
+    """Return the content type that a text file's name stands for, or None. A name without a suffix is plain text."""
+    name = PurePosixPath(path).name.lower()
+    suffix = PurePosixPath(name).suffix[1:]
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    return BY_SUFFIX.get(suffix) if suffix or name.startswith(".") else "text/plain"
+
+
+def signature(data: bytes) -> str:
+    """Name the kind of file that the first bytes tell, empty for none known. PDF is not among them."""
+    for kind, starts in _SIGNATURES.items():
+        if data.startswith(starts):
+            return kind
+    if data[_TAR_AT:].startswith(_TAR):
+        return "archive"
+    return "image" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else ""
+
+
+def _sniff_pdf_name(data: bytes) -> str | None:
+    if _PDF_MARK in data[:_PDF_WITHIN]:
+        return PDF
+    return HTML if data.lstrip(_WHITE).lower().startswith(_PAGE_STARTS) else None

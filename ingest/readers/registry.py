@@ -1,0 +1,76 @@
+"""From a file's name and bytes to a Document: the table of readers, and what is asked of every one of them."""
+
+from pathlib import PurePosixPath
+from types import ModuleType
+
+from ingest.errors import Rejected
+from ingest.readers import hypertext, json_text, markdown, pdf, plain_text, restructuredtext, source_code, tables
+from ingest.readers.content_types import HTML, PDF, named, signature, sniff
+from ingest.readers.decoding import MAX_CHARACTERS, has_words
+from ingest.types import Document
+
+_READERS: dict[str, ModuleType] = {
+    PDF: pdf,
+    HTML: hypertext,
+    "text/markdown": markdown,
+    "text/plain": plain_text,
+    "text/x-rst": restructuredtext,
+    "text/csv": tables,
+    "text/tab-separated-values": tables,
+    "application/json": json_text,
+    "application/x-ndjson": json_text,
+}
+"""Every other type that `sniff` knows is source code."""
+_VERSIONS = {module.NAME: str(module.VERSION) for module in (*_READERS.values(), source_code)}
+
+
+def read(path: str, data: bytes) -> Document:
+    """Read a file's bytes; `path` is its name, and nothing is opened there.
+
+    The document has text, at most MAX_CHARACTERS of it, and contiguous sections over all of it. Raises Rejected with
+    the contract's reason, and nothing else: whatever a reader stumbles over is a `crash`.
+    """
+    if not data:
+        raise Rejected("empty", "0 bytes")
+    content_type = sniff(path, data)
+    if content_type is None:
+        raise Rejected("unsupported", _kind(path, data))
+    try:
+        document: Document = _reader(content_type).read(data, content_type)
+        words = has_words(document.text)
+    except Rejected:
+        raise
+    except Exception as error:  # the reason must not carry the document's text, so the error's name has to do
+        raise Rejected("crash", f"the reader failed ({type(error).__name__})") from error
+    if not words:
+        raise Rejected("no_text", "nothing but white space and control characters")
+    if len(document.text) > MAX_CHARACTERS:
+        raise Rejected("limit", f"{len(document.text):,} characters, the limit is {MAX_CHARACTERS:,}")
+    return document
+
+
+def is_current(path: str, reader: str) -> bool:
+    """Whether a document at `path` that `reader` (name and version) made would be made by the same one today.
+
+    Judged without the bytes: under a text's name the name decides on the reader; PDF is told by its bytes under any.
+    """
+    name, _, version = reader.rpartition("-")
+    if _VERSIONS.get(name) != version:
+        return False
+    if name == pdf.NAME or PurePosixPath(path).suffix.lower() == ".pdf":
+        return True
+    content_type = named(path)
+    return content_type is not None and name == _reader(content_type).NAME
+
+
+def _reader(content_type: str) -> ModuleType:
+    return _READERS.get(content_type, source_code)
+
+
+def _kind(path: str, data: bytes) -> str:
+    if kind := signature(data):
+        return kind
+    if named(path):
+        return "binary content under the name of a text"
+    suffix = PurePosixPath(path).suffix
+    return f"no reader for {suffix} files" if suffix else "no reader for this kind of file"
