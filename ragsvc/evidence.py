@@ -55,6 +55,7 @@ _STOP_TEXT = """
 _STOP_WORDS = frozenset(_STOP_TEXT.split())
 """Words, and bigrams of Chinese, that say nothing of a subject. In a small corpus they are too rare to be found out."""
 _FUNCTION_CHARACTERS = frozenset("的了吗呢么什哪谁怎吧啊嘛是")
+_FIRST_CJK = "\u2e80"
 _HIRAGANA = re.compile(r"[\u3041-\u309f]+$")
 
 
@@ -104,8 +105,11 @@ def content(text: str) -> frozenset[str]:
 
 
 def is_function_word(word: str) -> bool:
-    """Whether a word (lower case; a bigram of Chinese or Japanese) says nothing of a subject."""
-    if word in _STOP_WORDS:
+    """Whether a word (of `indexes.lexical.words`) says nothing of a subject.
+
+    A character alone that ends a run of Chinese or Japanese is one too: the pair before it holds it already.
+    """
+    if word in _STOP_WORDS or (len(word) == 1 and word >= _FIRST_CJK):
         return True
     return not _FUNCTION_CHARACTERS.isdisjoint(word) or _HIRAGANA.match(word) is not None
 
