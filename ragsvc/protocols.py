@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from indexes.types import DocumentInfo, Filter, Mode, SearchResult, Source, TextSlice
+from indexes.types import DocumentInfo, Filter, FloatVector, IndexSpec, Mode, SearchResult, Source, TextSlice
 from ragsvc.types import ChatReply, Moderated, Prompt
 
 
@@ -72,7 +72,7 @@ class DocumentReader(Protocol):
         ...
 
 
-class Library(Protocol):
+class DocumentLibrary(Protocol):
     """The collections of this service, to be read. Every call blocks: call it in a worker thread."""
 
     def names(self) -> tuple[str, ...]:
@@ -103,4 +103,42 @@ class Retriever(Protocol):
 
     async def retrieve(self, query: str, collection: str, k: int, mode: Mode, where: Filter | None) -> Retrieved:
         """Return at most `k` hits, best first."""
+        ...
+
+
+class SearchableCollection(Protocol):
+    """What retrieval needs of a collection; `indexes.collection.Collection` is one."""
+
+    @property
+    def spec(self) -> IndexSpec:
+        """The spec in service."""
+        ...
+
+    def search(
+        self,
+        query: str,
+        vector: FloatVector | None,
+        k: int,
+        mode: Mode,
+        where: Filter | None = None,
+        dense_weight: float = 1.0,
+    ) -> SearchResult:
+        """Return at most `k` hits of one snapshot. Blocking. `dense_weight` 0 leaves the order to the words."""
+        ...
+
+
+class Library(Protocol):
+    """Names to collections."""
+
+    def open(self, name: str) -> SearchableCollection:
+        """Return the collection of that name. Blocking. Raises UnknownCollection."""
+        ...
+
+
+@runtime_checkable
+class LanguageBound(Protocol):
+    """An embedder that knows only some languages."""
+
+    def speaks(self, text: str) -> bool:
+        """Whether vectors of this text mean anything."""
         ...

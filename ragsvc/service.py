@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ragsvc.protocols import Library, Retriever
+from ragsvc.protocols import DocumentLibrary, Retriever
 from ragsvc.settings import Settings
 from ragsvc.types import Answer, Question, Readiness
 
@@ -22,7 +22,7 @@ class Service:
     """The parts of a running service."""
 
     settings: Settings
-    library: Library
+    library: DocumentLibrary
     retriever: Retriever
     answering: Answerer
     ready: Callable[[], Readiness]

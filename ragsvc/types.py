@@ -155,8 +155,57 @@ class Answer:
     provider: str
     collection: str
     generation: int
+    """The one that was searched; 0 where the question was blocked and nothing was searched."""
     usage: Usage
     timings_ms: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class MetaEvent:
+    """First event of a streamed answer."""
+
+    id: str
+    collection: str
+    generation: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextEvent:
+    """Judged text: `delta` follows what was sent before, `end` is the code points released so far."""
+
+    delta: str
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class CitationsEvent:
+    """All citations, after the last text."""
+
+    citations: tuple[Citation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DoneEvent:
+    """Last event of an answer that was given."""
+
+    status: AnswerStatus
+    usage: Usage
+    moderation: ModerationSummary
+    timings_ms: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedEvent:
+    """Last event of a blocked answer: text shown from `withdraw_from` (code points) on is to be taken back."""
+
+    side: Literal["question", "answer"]
+    categories: tuple[str, ...]
+    withdraw_from: int
+
+
+AnswerEvent = MetaEvent | TextEvent | CitationsEvent | DoneEvent | BlockedEvent
+
 
 
 @dataclass(frozen=True, slots=True)
