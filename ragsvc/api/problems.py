@@ -9,12 +9,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 import structlog
 from litestar import Request
 from litestar.exceptions import HTTPException
 from litestar.response import Response
+from litestar.types import Scope
 
 import indexes.errors as index
 import ingest.errors as ingest
@@ -158,8 +160,13 @@ def log_problem(error: Exception, problem: Problem) -> None:
         _log.warning("unavailable", code=problem.code, error=type(error).__name__, message=str(error), upstream=upstream)
 
 
-def handle(request: "Request[object, object, object]", error: Exception) -> Response[bytes]:
+def request_id_of(scope: Scope) -> str:
+    """Return the id that the edge gave this request."""
+    return str(scope["state"].get("request_id", ""))
+
+
+def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer any exception of a route, or of the framework before one, with its problem."""
-    problem, headers = problem_of(error, request.scope["state"].get("request_id", ""))
+    problem, headers = problem_of(error, request_id_of(request.scope))
     log_problem(error, problem)
     return Response(msgspec.json.encode(problem), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
