@@ -22,7 +22,9 @@ _SHARED: tuple[Processor, ...] = (
 )
 
 
-def configure_logs(log_format: LogFormat | None = None, *, level: int = logging.INFO, stream: TextIO | None = None) -> None:
+def configure_logs(
+    log_format: LogFormat | None = None, *, level: int = logging.INFO, stream: TextIO | None = None
+) -> None:
     """Send every log line, ours and the libraries', to `stream` (default stderr).
 
     `log_format` None means `console` on a terminal, else `json`. May be called again; the last call counts.

@@ -207,7 +207,6 @@ class BlockedEvent:
 AnswerEvent = MetaEvent | TextEvent | CitationsEvent | DoneEvent | BlockedEvent
 
 
-
 @dataclass(frozen=True, slots=True)
 class Readiness:
     """Whether the service can answer, and by what means. Told from memory and disk: nothing upstream is asked."""

@@ -66,7 +66,10 @@ class Edge:
             log_problem(error, problem)
             if exchange.status is None:
                 response = ASGIResponse(
-                    body=msgspec.json.encode(problem), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers
+                    body=msgspec.json.encode(problem),
+                    status_code=problem.status,
+                    media_type=MEDIA_TYPE,
+                    headers=headers,
                 )
                 await response(exchange.scope, receive, exchange.send)
             # else the response is left incomplete, and the server closes the connection: the client sees that it is cut

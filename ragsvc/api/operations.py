@@ -96,7 +96,10 @@ def _operation(operation: Operation, refer: Mapping[Any, Schema], components: Ma
     if operation.body is not None:
         shown["requestBody"] = {"required": True, "content": {JSON: {"schema": refer[operation.body]}}}
     shown["responses"] = {
-        "200": {"description": "OK", "content": {kind: _content(shape, refer) for kind, shape in operation.gives.items()}},
+        "200": {
+            "description": "OK",
+            "content": {kind: _content(shape, refer) for kind, shape in operation.gives.items()},
+        },
         **{str(status): _problem(status, refer) for status in sorted({*operation.problems, 500})},
     }
     return shown

@@ -38,13 +38,17 @@ class Shown:
     headers: Mapping[str, str] | None = None
 
 
-INTERNAL = Shown(500, "internal", "Something went wrong here. The log has more under this request_id; please report it.")
+INTERNAL = Shown(
+    500, "internal", "Something went wrong here. The log has more under this request_id; please report it."
+)
 _DAMAGED = "The collection's files can't be used. The operator finds out more with `ragsvc doctor`."
 
 SHOWN: Mapping[type[Exception], Shown] = {
     index.InvalidQuery: Shown(400, "invalid_query"),
     index.NotFound: Shown(404, "not_found", "There is no such document or source."),
-    index.VersionGone: Shown(409, "changed", "The document has changed and that version is gone; read the current one."),
+    index.VersionGone: Shown(
+        409, "changed", "The document has changed and that version is gone; read the current one."
+    ),
     index.Conflict: Shown(409, "conflict"),
     index.SpecMismatch: Shown(409, "spec_mismatch"),
     index.SourceOverlap: Shown(409, "source_overlap", "The source overlaps with a known one."),
@@ -71,7 +75,9 @@ SHOWN: Mapping[type[Exception], Shown] = {
         503, "upstream_model_not_found", "An upstream does not know the configured model; its operator must change it."
     ),
     service.EndpointMissing: Shown(
-        503, "upstream_endpoint_missing", "An upstream lacks a needed endpoint; the operator must choose another server."
+        503,
+        "upstream_endpoint_missing",
+        "An upstream lacks a needed endpoint; the operator must choose another server.",
     ),
     service.RequestRefused: Shown(503, "upstream_refused", "An upstream refused the request; the log says why."),
     service.UpstreamFailed: Shown(503, "upstream_failed", "An upstream failed; try again in a moment."),
@@ -83,7 +89,9 @@ own message, with the code and status of their class."""
 _FRAMEWORK: Mapping[int, Shown] = {
     400: Shown(400, "bad_request"),
     404: Shown(404, "not_found", "There is nothing at this path; GET /schema lists what there is."),
-    405: Shown(405, "method_not_allowed", "This path does not take that method; the Allow header lists those it takes."),
+    405: Shown(
+        405, "method_not_allowed", "This path does not take that method; the Allow header lists those it takes."
+    ),
     413: Shown(413, "too_large", "The body is larger than this route takes."),
     415: Shown(415, "unsupported_media_type"),
 }
@@ -157,7 +165,9 @@ def log_problem(error: Exception, problem: Problem) -> None:
         _log.error("unhandled error", exc_info=error)
     elif problem.status == 503:
         upstream = getattr(error, "upstream_code", None)
-        _log.warning("unavailable", code=problem.code, error=type(error).__name__, message=str(error), upstream=upstream)
+        _log.warning(
+            "unavailable", code=problem.code, error=type(error).__name__, message=str(error), upstream=upstream
+        )
 
 
 def request_id_of(scope: Scope) -> str:
