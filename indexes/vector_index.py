@@ -4,9 +4,15 @@ Metric, `-1` padding and distance-to-score conversion end behind this Protocol: 
 """
 
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
+import numpy as np
+
+from indexes.errors import InvalidQuery, InvalidVectors
 from indexes.types import FloatMatrix, IdArray, Neighbours
+
+LENGTH_TOLERANCE: Final = 1e-2
+"""How far from 1 a vector's length may be: rounding to float16 moves it by less than 1e-3."""
 
 
 class VectorIndex(Protocol):
@@ -43,7 +49,8 @@ class VectorIndex(Protocol):
         """Return the `k` nearest rows to each of `queries` (m, dimensions), among `allowed` ids if given.
 
         `k` >= 1 may exceed the size; `allowed` may name ids that are not here, and may be empty.
-        Raises InvalidVectors for queries of another width or with values that are not finite.
+        Raises InvalidVectors for queries of another width, with values that are not finite or not of unit length, and
+        InvalidQuery for k < 1.
         """
         ...
 
@@ -55,3 +62,40 @@ class VectorIndex(Protocol):
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote. The caller has verified the checksum: FAISS has none of its own."""
         ...
+
+
+def checked_rows(ids: IdArray, vectors: FloatMatrix) -> tuple[IdArray, FloatMatrix]:
+    """Return ids (n,) as int64 and vectors (n, dimensions) as float32, or raise InvalidVectors as `build` tells."""
+    ids, vectors = np.asarray(ids), np.asarray(vectors)
+    if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
+        raise InvalidVectors("ids must be a row of integers")
+    if vectors.ndim != 2 or len(vectors) != len(ids) or vectors.shape[1] < 1:
+        raise InvalidVectors(f"{len(ids)} ids need a matrix of as many rows, not one of shape {vectors.shape}")
+    if ids.size and (int(ids.min()) < 0 or int(ids.max()) > np.iinfo(np.int64).max):
+        raise InvalidVectors("ids must be from 0 to 2**63 - 1")
+    if len(np.unique(ids)) != len(ids):
+        raise InvalidVectors("ids must be distinct")
+    return ids.astype(np.int64, copy=False), _checked_units(vectors, "row")
+
+
+def checked_queries(queries: FloatMatrix, k: int, dimensions: int) -> FloatMatrix:
+    """Return queries (m, dimensions) as float32, or raise InvalidVectors or InvalidQuery as `search` tells."""
+    if k < 1:
+        raise InvalidQuery(f"k must be at least 1, not {k}")
+    queries = np.asarray(queries)
+    if queries.ndim != 2 or queries.shape[1] != dimensions:
+        raise InvalidVectors(f"queries of shape {queries.shape} in an index of {dimensions} dimensions")
+    return _checked_units(queries, "query")
+
+
+def _checked_units(vectors: FloatMatrix, name: str) -> FloatMatrix:
+    if not np.issubdtype(vectors.dtype, np.floating):
+        raise InvalidVectors(f"a {name} must be of floating point numbers, not {vectors.dtype}")
+    # An overflow to infinity, on the way to float32 or in the square, is refused below like any other.
+    with np.errstate(over="ignore"):
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    wrong = np.flatnonzero(~(np.abs(lengths - 1.0) <= LENGTH_TOLERANCE))
+    if wrong.size:
+        raise InvalidVectors(f"{name} {wrong[0]} is not finite or not of unit length (length {lengths[wrong[0]]})")
+    return vectors

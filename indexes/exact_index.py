@@ -1,0 +1,161 @@
+"""Brute force over numpy arrays: the reference that every other index is compared with, and the delta."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.errors import InvalidVectors, StoreDamaged
+from indexes.types import FloatMatrix, FloatVector, IdArray, Neighbours
+from indexes.vector_index import checked_queries, checked_rows
+
+SCORE_NOISE = 1e-5
+"""How far float32 products of unit vectors may stand from the true cosine.
+
+Random rounding adds about sqrt(dimensions) * 2**-24, 3.3e-6 at 3,072; the sum of a whole matrix product also depends on
+where in the matrix a row stands. What lies this near to the k-th score is scored again, exactly.
+"""
+_PRODUCT_CELLS = 1 << 22
+"""Scores held at once, 16 MB of float32: bounds memory when many queries meet many rows."""
+_SMALLEST_BUFFER = 64
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """Rows that several indexes share; each sees only the first ones, as many as it has."""
+
+    ids: IdArray
+    vectors: FloatMatrix
+    used: int
+    lock: Lock = field(default_factory=Lock)
+
+
+class ExactIndex:
+    """Every row compared with the query. Satisfies `indexes.vector_index.VectorIndex`, and can be extended.
+
+    Scores are computed in float64 and rounded once, so equal rows have equal scores wherever they stand.
+    """
+
+    kind = "exact"
+
+    def __init__(self, buffer: _Buffer, size: int, highest_id: int) -> None:
+        self._buffer = buffer
+        self._size = size
+        self._highest_id = highest_id
+
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        return self._size
+
+    @property
+    def dimensions(self) -> int:
+        """Width of each vector."""
+        return int(self._buffer.vectors.shape[1])
+
+    @property
+    def ids(self) -> IdArray:
+        """The ids of the rows, shape (size,), in the order in which they came; not to be written to."""
+        return self._buffer.ids[: self._size]
+
+    @property
+    def vectors(self) -> FloatMatrix:
+        """The rows, shape (size, dimensions), in the order of `ids`; not to be written to."""
+        return self._buffer.vectors[: self._size]
+
+    @classmethod
+    def empty(cls, dimensions: int) -> Self:
+        """Return an index without rows, to be extended."""
+        return cls.build(np.empty(0, np.int64), np.empty((0, dimensions), np.float32))
+
+    @classmethod
+    def build(cls, ids: IdArray, vectors: FloatMatrix) -> Self:
+        """Index `vectors` (n, dimensions) of unit length under distinct, non-negative `ids` (n,); both are copied.
+
+        Raises InvalidVectors for rows that are not finite, not of unit length within 1e-2, or not one per id.
+        """
+        ids, vectors = checked_rows(ids, vectors)
+        return cls(_Buffer(ids.copy(), vectors.copy(), len(ids)), len(ids), int(ids.max(initial=-1)))
+
+    def extended(self, ids: IdArray, vectors: FloatMatrix) -> Self:
+        """Return an index with these rows after its own; this one stays as it is.
+
+        Costs in proportion to the new rows, on average: the two share their memory. Extending an index a second time
+        copies it, because the room behind its rows is taken. Safe from many threads. Raises InvalidVectors as `build`
+        does, for another width, and for an id that is already here.
+        """
+        ids, vectors = checked_rows(ids, vectors)
+        if vectors.shape[1] != self.dimensions:
+            raise InvalidVectors(f"vectors of {vectors.shape[1]} dimensions in an index of {self.dimensions}")
+        # Ids mostly grow, and then the highest one shows that none is here already, without a look at the others.
+        if ids.size and int(ids.min()) <= self._highest_id and np.isin(ids, self.ids).any():
+            raise InvalidVectors("an id is already in the index")
+        total = self._size + len(ids)
+        with self._buffer.lock:
+            buffer = self._buffer
+            if buffer.used != self._size or total > len(buffer.ids):
+                buffer = self._copied(total)
+            buffer.ids[self._size : total] = ids
+            buffer.vectors[self._size : total] = vectors
+            buffer.used = total
+        return type(self)(buffer, total, max(self._highest_id, int(ids.max(initial=-1))))
+
+    def _copied(self, rows: int) -> _Buffer:
+        """Return a buffer of its own with these rows and room for twice `rows`."""
+        capacity = max(_SMALLEST_BUFFER, 2 * rows)
+        ids, vectors = np.empty(capacity, np.int64), np.empty((capacity, self.dimensions), np.float32)
+        ids[: self._size], vectors[: self._size] = self.ids, self.vectors
+        return _Buffer(ids, vectors, self._size)
+
+    def search(self, queries: FloatMatrix, k: int, allowed: IdArray | None = None) -> list[Neighbours]:
+        """Return the `k` nearest rows to each of `queries` (m, dimensions), among `allowed` ids if given.
+
+        Best first, equal scores by id. Raises InvalidVectors for queries of another width, not finite or not of unit
+        length, and InvalidQuery for k < 1.
+        """
+        queries = checked_queries(queries, k, self.dimensions)
+        ids, vectors = self.ids, self.vectors
+        if allowed is not None:
+            here = np.flatnonzero(np.isin(ids, allowed))
+            ids, vectors = ids[here], vectors[here]
+        step = max(1, _PRODUCT_CELLS // max(1, len(ids)))
+        found: list[Neighbours] = []
+        for start in range(0, len(queries), step):
+            batch = queries[start : start + step]
+            for query, scores in zip(batch, batch @ vectors.T, strict=True):
+                near = contenders(scores, k)
+                found.append(nearest(query, ids[near], vectors[near], k))
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write one file: the ids, then the vectors, each as numpy's .npy. Not durable until the caller has fsynced."""
+        with path.open("wb") as file:
+            np.save(file, self.ids, allow_pickle=False)
+            np.save(file, self.vectors, allow_pickle=False)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote. Raises StoreDamaged for anything else."""
+        try:
+            with path.open("rb") as file:
+                return cls.build(np.load(file, allow_pickle=False), np.load(file, allow_pickle=False))
+        except (ValueError, EOFError, InvalidVectors) as error:
+            raise StoreDamaged(f"{path.name} does not hold an exact index: {error}") from error
+
+
+def contenders(scores: FloatVector, k: int) -> npt.NDArray[np.intp]:
+    """Return the positions of all scores that may belong to the `k` best, noise considered. Unordered."""
+    if len(scores) <= k:
+        return np.arange(len(scores))
+    kth = np.partition(scores, len(scores) - k)[len(scores) - k]
+    return np.flatnonzero(scores >= kth - 2 * SCORE_NOISE)
+
+
+def nearest(query: FloatVector, ids: IdArray, vectors: FloatMatrix, k: int) -> Neighbours:
+    """Return the `k` best of the rows `vectors` (n, dimensions) under `ids` (n,), scored in float64, ties by id."""
+    scores = (vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1).astype(np.float32)
+    order = np.lexsort((ids, -scores))[:k]
+    return Neighbours(ids[order], scores[order])
