@@ -13,6 +13,7 @@ from collections.abc import Collection
 import msgspec
 import structlog
 from litestar.datastructures import MutableScopeHeaders
+from litestar.enums import ScopeType
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
@@ -46,7 +47,7 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
         exchange = Exchange(scope, send)
@@ -61,7 +62,7 @@ class Edge:
             if self._hosts is not None:
                 self._check_host(exchange.scope)
             await self._app(exchange.scope, receive, exchange.send)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the last place that can answer and log it
             problem, headers = problem_of(error, exchange.request_id)
             log_problem(error, problem)
             if exchange.status is None:

@@ -64,8 +64,8 @@ def document(routes: Iterable[Route]) -> Schema:
         "info": {
             "title": "ragsvc",
             "version": version("ragsvc"),
-            "description": "Search a folder of documents and ask about them. Every answer is cited to the characters it "
-            "stands on and moderated. Errors are problems (RFC 9457); programs read their `code`. "
+            "description": "Search a folder of documents and ask about them. Every answer is cited to the characters "
+            "it stands on and moderated. Errors are problems (RFC 9457); programs read their `code`. "
             f"At most {MAX_K} passages are found for a question.",
         },
         "servers": [{"url": "/"}],

@@ -25,8 +25,8 @@ def page(document: dict[str, Any]) -> str:
     info = document["info"]
     title = f"{escape(info['title'])} {escape(info['version'])}"
     parts = [
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>',
-        f"<body><h1>{title}</h1><p>{escape(info['description'])}</p>",
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+        f"<style>{_STYLE}</style></head><body><h1>{title}</h1><p>{escape(info['description'])}</p>",
         '<p>For programs: <a href="/schema/openapi.json">/schema/openapi.json</a></p>',
     ]
     for path, operations in document["paths"].items():

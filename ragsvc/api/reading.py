@@ -1,7 +1,7 @@
-"""Reads what a client sent, strictly: whatever is wrong with it is a BadRequest (400) or a 408, 413 or 415, never a 500.
+"""Reads what a client sent, strictly: whatever is wrong with it is a 400, 408, 413 or 415, never a 500.
 
-Litestar's own reading is not used: it takes JSON under any content type, turns `"5"` into 5, takes the last of two equal
-keys or parameters, and answers 500 to invalid UTF-8 and to 5,000 nested arrays.
+Litestar's own reading is not used: it takes JSON under any content type, turns `"5"` into 5, takes the last of two
+equal keys or parameters, and answers 500 to invalid UTF-8 and to 5,000 nested arrays.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ def decode(body: bytes, shape: type[Shape]) -> Shape:
     if not body:
         raise BadRequest("the body is empty; send a JSON object")
     try:
-        value = _decoder(shape).decode(body)
+        value: Shape = _decoder(shape).decode(body)
         json.loads(body.decode("utf-8"), object_pairs_hook=_once)
     except msgspec.DecodeError as error:
         raise BadRequest(_said(error)) from None

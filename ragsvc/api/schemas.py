@@ -28,14 +28,14 @@ Count = Annotated[int, Meta(ge=1, le=MAX_K, description="Most passages to find."
 FilterObject = Annotated[
     dict[str, Any],
     Meta(
-        description='`{"key", "op", "value"}` with op eq, ne, gt, gte, lt, lte, in, nin or prefix; or `{"and": [...]}`, '
-        '`{"or": [...]}`: depth <= 5, <= 50 terms. Keys: path, source, content_type, modified_at, metadata.',
+        description='`{"key", "op", "value"}` with op eq, ne, gt, gte, lt, lte, in, nin or prefix; or `{"and": [...]}` '
+        'or `{"or": [...]}`: depth <= 5, <= 50 terms. Keys: path, source, content_type, modified_at, metadata.',
         examples=[{"key": "path", "op": "prefix", "value": "guide/"}],
     ),
 ]
 
 
-class Request(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class Request(msgspec.Struct, forbid_unknown_fields=True):
     """A body or a query string; an unknown field is refused by its name."""
 
 
@@ -89,7 +89,7 @@ class NoQuery(Request):
     """A route without query parameters."""
 
 
-class Response(msgspec.Struct, kw_only=True, frozen=True):
+class Response(msgspec.Struct):
     """A body that is sent; clients ignore fields that they do not know."""
 
 
@@ -265,7 +265,7 @@ class ReadyResponse(Response):
     degraded: list[str]
 
 
-class Problem(Response):
+class Problem(Response, kw_only=True):
     """RFC 9457: what went wrong. Programs read `code`."""
 
     type: str = "about:blank"

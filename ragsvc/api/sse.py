@@ -66,8 +66,8 @@ def events(answer: Answer) -> Iterator[AnswerEvent]:
 class AnswerStream:
     """An ASGI response that waits for a whole, moderated answer and sends its events.
 
-    Nothing is sent while the answer comes within one heartbeat: until then a failure is an ordinary problem with its own
-    status. After the first heartbeat it is an `error` event.
+    Nothing is sent while the answer comes within one heartbeat: until then a failure is an ordinary problem with its
+    own status. After the first heartbeat it is an `error` event.
     """
 
     def __init__(self, work: Callable[[], Coroutine[Any, Any, Answer]], *, seconds: float, heartbeat: float) -> None:
