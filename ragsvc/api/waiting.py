@@ -30,14 +30,14 @@ async def while_there(
     left = loop.create_task(_left(receive))
     try:
         while True:
-            rest = deadline - loop.time()
-            if rest <= 0:
-                raise UpstreamTimeout(f"no answer within {seconds:g} seconds", retry_after=1.0)
+            rest = max(deadline - loop.time(), 0.0)
             await asyncio.wait({task, left}, timeout=min(rest, every), return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
             if left.done():
                 raise ClientLeft("the client closed the connection")
+            if rest <= every:
+                raise UpstreamTimeout(f"no answer within {seconds:g} seconds", retry_after=1.0)
             if beat is not None:
                 await beat()
     finally:

@@ -164,7 +164,9 @@ def cited_answer(question: Question, **changes) -> Answer:
         "status": "answered",
         "answer": "Set DATABASE_URL 😀 before the first start [1].",
         "citations": (
-            Citation(1, "strong", document_id(1), 1, "guide/setup.md", "Setup", None, start, end, text[start:end], 0.83),
+            Citation(
+                1, "strong", document_id(1), 1, "guide/setup.md", "Setup", None, start, end, text[start:end], 0.83
+            ),
         ),
         "blocked": None,
         "moderation": ModerationSummary("blocklist", "window", 3, 46),
