@@ -55,5 +55,6 @@ def configure_logs(
 def _rendering(log_format: LogFormat, out: TextIO) -> list[Processor]:
     drop = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if log_format == "console":
-        return [drop, structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        plain = structlog.dev.plain_traceback  # the others show the values of variables
+        return [drop, structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=plain)]
     return [drop, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
