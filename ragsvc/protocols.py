@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from indexes.types import Filter, FloatVector, IndexSpec, Mode, SearchResult
+from indexes.types import DocumentInfo, Filter, FloatVector, IndexSpec, Mode, SearchResult, Source, TextSlice
 from ragsvc.types import ChatReply, Moderated, Prompt
 
 
@@ -39,6 +39,52 @@ class Moderator(Protocol):
 
     async def check(self, texts: Sequence[str]) -> Moderated:
         """Judge each text; one verdict per text, in order."""
+        ...
+
+
+class DocumentReader(Protocol):
+    """What is read of one collection besides searching it. Every call blocks: call it in a worker thread."""
+
+    @property
+    def generation(self) -> int:
+        """Number of the generation in service."""
+        ...
+
+    def sources(self) -> tuple[Source, ...]:
+        """Return the sources of the collection."""
+        ...
+
+    def documents(
+        self, source: str | None, limit: int, after: str | None
+    ) -> tuple[tuple[DocumentInfo, ...], str | None]:
+        """Return at most `limit` documents (of a source's root) past the cursor `after`, and the next cursor.
+
+        Raises indexes.errors.InvalidQuery for a cursor that was never given.
+        """
+        ...
+
+    def document(self, document_id: str, /) -> DocumentInfo:
+        """Return one document. Raises indexes.errors.NotFound."""
+        ...
+
+    def text(self, document_id: str, /, start: int, end: int | None, version: int | None) -> TextSlice:
+        """Return a piece of a document's text. Raises NotFound, VersionGone, InvalidQuery for a range outside it."""
+        ...
+
+
+class DocumentLibrary(Protocol):
+    """The collections of this service, to be read. Every call blocks: call it in a worker thread."""
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all collections."""
+        ...
+
+    def open(self, name: str, /) -> DocumentReader:
+        """Return the collection of that name. Raises UnknownCollection."""
+        ...
+
+    def of_document(self, document_id: str, /) -> DocumentReader:
+        """Return the collection that a document id belongs to. Raises indexes.errors.NotFound."""
         ...
 
 

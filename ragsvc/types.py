@@ -205,3 +205,17 @@ class BlockedEvent:
 
 
 AnswerEvent = MetaEvent | TextEvent | CitationsEvent | DoneEvent | BlockedEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether the service can answer, and by what means. Told from memory and disk: nothing upstream is asked."""
+
+    ready: bool
+    provider: Mapping[Role, str]
+    """Role -> `openai` or `local`."""
+    collections: Mapping[str, int]
+    """Name -> generation in service."""
+    moderation: Literal["window", "buffer", "off"]
+    degraded: tuple[str, ...] = ()
+    """What does not work as it should, one sentence each."""

@@ -1,0 +1,52 @@
+"""Puts the HTTP application together."""
+
+from collections.abc import Collection, Iterable
+from functools import cache
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.handlers import HTTPRouteHandler
+
+from ragsvc.api.edge import Edge
+from ragsvc.api.operations import Route, Schema, document
+from ragsvc.api.problems import handle
+from ragsvc.api.routes import ROUTES, Api, Limits
+from ragsvc.api.waiting import Readers
+from ragsvc.service import Service
+
+
+def create_app(service: Service, *, hosts: Collection[str] | None = None, limits: Limits | None = None) -> Litestar:
+    """Return the application over a service.
+
+    `hosts` are the names (without port) that a Host header may have, None for any: see `ragsvc.api.edge.Edge`.
+    """
+    limits = limits or Limits()
+    readers = Readers(limits.read_threads, limits.reads, limits.read_seconds)
+
+    @cache
+    def describe() -> Schema:
+        return document(described(ROUTES))
+
+    app = Litestar(
+        route_handlers=ROUTES,
+        state=State({"api": Api(service, limits, readers, describe)}),
+        exception_handlers={Exception: handle},
+        on_shutdown=[readers.close],
+        request_max_body_size=limits.body_bytes,
+        logging_config=None,
+        openapi_config=None,
+        debug=False,
+        pdb_on_exception=False,
+    )
+    app.asgi_handler = Edge(app.asgi_handler, hosts)
+    return app
+
+
+def described(handlers: Iterable[HTTPRouteHandler]) -> list[Route]:
+    """Return what each handler says of itself. A handler without an operation is a KeyError: none goes undocumented."""
+    return [
+        Route(method.lower(), path.replace(":str}", "}"), handler.opt["operation"])
+        for handler in handlers
+        for path in sorted(handler.paths)
+        for method in sorted(handler.http_methods)
+    ]
