@@ -199,5 +199,5 @@ def _pair(entries: Sequence[ManifestEntry], files: Sequence[ScannedFile]) -> lis
 
 def _empty_message(manifest: Manifest) -> str:
     known = len(manifest.entries)
-    hint = f"; use --allow-empty to remove the {known} documents indexed from it" if known else ""
+    hint = f"; --allow-empty removes what was indexed from it ({known} documents)" if known else ""
     return f"there is no file to index in {manifest.source.root}{hint}"

@@ -185,7 +185,9 @@ class _Walk:
         try:
             real = os.path.realpath(self._absolute(path), strict=True)
             status = Path(real).stat()
-        except (FileNotFoundError, NotADirectoryError):
+        except PermissionError:
+            raise
+        except OSError:
             self._reject(path, "not_regular", "a link that leads nowhere")
             return
         below = _below(real, self._base)
