@@ -15,8 +15,17 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from indexes.types import ChangeSet, Chunk, DocumentRename, DocumentUpsert, IndexSpec, Manifest, Source, SourceKind
-from indexes.types import text_hash
+from indexes.types import (
+    ChangeSet,
+    Chunk,
+    DocumentRename,
+    DocumentUpsert,
+    IndexSpec,
+    Manifest,
+    Source,
+    SourceKind,
+    text_hash,
+)
 from ingest import chunking, template, walk
 from ingest.embedding import EmbeddingQueue, Pending
 from ingest.errors import Rejected, RunLocked
@@ -31,6 +40,10 @@ _GROUP_CHARACTERS = 4_000_000
 _MOST_WAITING = 512
 """Documents that may wait for vectors at once: bounds memory, not correctness."""
 OnEvent = Callable[[IngestEvent], None]
+
+
+def ignore(_: object) -> None:
+    """Listen to nothing: the default of `on_event`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +83,14 @@ def prepare(
     collection: CollectionPort,
     locks: Path,
     options: IngestOptions = IngestOptions(),
-    on_event: OnEvent = lambda event: None,
+    on_event: OnEvent = ignore,
 ) -> Iterator[Prepared]:
     """Compare `path` with the collection, read what changed, and hold the source's lock until the block ends.
 
     Raises PathError, TooManyRemovals, RunLocked. `locks` is the folder of the lock files.
     """
     sources = collection.sources()
-    target = walk.resolve(path, sources, allow_empty=options.allow_empty)
+    target = walk.resolve(str(path), sources, allow_empty=options.allow_empty)
     source = next((known for known in sources if known.root == str(target.root)), None)
     with _run_lock(locks, target.root), Spool() as spool:
         manifest = _manifest(collection, source, target)
@@ -88,11 +101,11 @@ def prepare(
             lambda file: _hash(target.root, file, options.max_bytes),
             verify=options.verify,
             allow_empty=options.allow_empty,
-            reader_changed=registry.reader_changed,
+            reader_changed=lambda entry: not registry.is_current(entry.path, entry.reader),
         )
         preparation = _Preparation(collection, target.root, options, spool)
         preparation.read(found, on_event)
-        yield preparation.finished(found, scan.rejections, source, target.kind)
+        yield preparation.finished(found, scan.rejections, source, manifest.source.kind)
 
 
 async def apply(
@@ -100,7 +113,7 @@ async def apply(
     collection: CollectionPort,
     embedder: Embedder,
     options: IngestOptions = IngestOptions(),
-    on_event: OnEvent = lambda event: None,
+    on_event: OnEvent = ignore,
 ) -> IngestReport:
     """Pay for the missing vectors and make every document visible as soon as it is whole.
 
@@ -145,7 +158,7 @@ def _run_lock(locks: Path, root: Path) -> Iterator[None]:
 
 def _manifest(collection: CollectionPort, source: Source | None, target: walk.Target) -> Manifest:
     if source is None:
-        return Manifest(Source(0, str(target.root), target.kind), {})
+        return Manifest(Source(0, str(target.root), "file" if target.root.is_file() else "folder"), {})
     return collection.manifest(source.id, target.under)
 
 
@@ -216,9 +229,7 @@ class _Preparation:
             restats=tuple((entry.document_id, file.stat) for entry, file in found.touched),
             stale=tuple(self.stale),
         )
-        return Prepared(
-            self.root, kind, summary, changes, self.spool, frozenset(self.wanted), self.collection.spec
-        )
+        return Prepared(self.root, kind, summary, changes, self.spool, frozenset(self.wanted), self.collection.spec)
 
     def _document(self, file: ScannedFile, replaces: tuple[str, int] | None) -> DocumentUpsert:
         data = walk.read(self.root, file, self.options.max_bytes)
@@ -324,9 +335,7 @@ class _Application:
             key = chunk.embedded_hash
             if key in self.prepared.wanted and key not in self._asked:
                 self._asked.add(key)
-                text = template.render(
-                    name, document.title, chunk.heading_path, document.text[chunk.start : chunk.end]
-                )
+                text = template.render(name, document.title, chunk.heading_path, document.text[chunk.start : chunk.end])
                 header = template.header_tokens(name, document.title, chunk.heading_path)
                 await self.queue.put(Pending(key, text, header + chunk.tokens))
 

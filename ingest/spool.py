@@ -19,7 +19,7 @@ class Spool:
 
     def __init__(self, folder: Path | None = None) -> None:
         """`folder` takes the temporary file, None the platform's place."""
-        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=folder)
+        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=None if folder is None else str(folder))  # noqa: SIM115 - closed by close()
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(DocumentUpsert)
         self.count = 0

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from ragsvc.api.app import create_app
-from ragsvc.compose import compose
+from ragsvc.compose import House
 from ragsvc.errors import ConfigurationError
-from ragsvc.logs import configure_logging
+from ragsvc.logs import configure_logs
 from ragsvc.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -24,8 +24,16 @@ _GRACE_SECONDS = 30
 def create() -> "Litestar":
     """Return the ASGI application, composed from the environment."""
     settings = load_settings()
-    configure_logging(settings.log_format)
-    return create_app(compose(settings))
+    configure_logs(settings.log_format)
+    return _application(settings)
+
+
+def _application(settings: Settings) -> "Litestar":
+    house = House(settings)
+    application = create_app(house.service)
+    application.on_startup.append(lambda: asyncio.to_thread(house.ready))
+    application.on_shutdown.append(house.aclose)
+    return application
 
 
 def serve(settings: Settings, host: str, port: int, on_start: Callable[[str], None] | None = None) -> int:
@@ -34,10 +42,10 @@ def serve(settings: Settings, host: str, port: int, on_start: Callable[[str], No
     Raises ConfigurationError for an address that can't be bound, or that others could reach.
     """
     check_bind(host)
-    configure_logging(settings.log_format)
+    configure_logs(settings.log_format)
     listening = _listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-    application = create_app(compose(settings))
+    application = _application(settings)
     config = uvicorn.Config(
         application,
         log_config=None,

@@ -15,11 +15,11 @@ from indexes.errors import IndexesError, InvalidQuery, NotFound, SourceOverlap
 from indexes.filters import parse_filter
 from indexes.types import Filter, Mode
 from ingest.errors import IngestError, PathError, SettingsError
+from ingest.pipeline import ignore
 from ragsvc import __version__, asgi, terminal
-from ragsvc.compose import compose
+from ragsvc.compose import House
 from ragsvc.errors import BadRequest, RagsvcError
 from ragsvc.indexing import IndexOutcome, IndexRequest, index
-from ragsvc.service import Service
 from ragsvc.settings import Settings, load_settings
 from ragsvc.specs import new_spec
 from ragsvc.types import Question
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         result = cli.main(args=arguments, prog_name="ragsvc", standalone_mode=False)
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
     except (RagsvcError, IngestError, IndexesError) as error:
         return _fail(str(error), exit_code(error))
@@ -65,10 +65,10 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _run(settings: Settings, work: Callable[[Service], Awaitable[_Result]]) -> _Result:
+def _run(settings: Settings, work: Callable[[House], Awaitable[_Result]]) -> _Result:
     async def composed() -> _Result:
-        async with contextlib.aclosing(compose(settings)) as service:
-            return await work(service)
+        async with contextlib.aclosing(House(settings)) as house:
+            return await work(house)
 
     return asyncio.run(composed())
 
@@ -105,7 +105,7 @@ def cli() -> None:
 @_json
 def index_command(path: Path, strict: bool, as_json: bool, **options: Any) -> int:
     """Make the indexed documents of PATH equal to what is there: plan, price, then do it."""
-    on_plan = _say_nothing if as_json else terminal.print_plan
+    on_plan = ignore if as_json else terminal.print_plan
     outcome = _index(load_settings(), IndexRequest(path, **options), on_plan)
     if as_json:
         terminal.print_json(terminal.outcome_json(outcome))
@@ -115,17 +115,11 @@ def index_command(path: Path, strict: bool, as_json: bool, **options: Any) -> in
 
 
 def _index(settings: Settings, request: IndexRequest, on_plan: Callable[[IndexOutcome], None]) -> IndexOutcome:
-    async def work(service: Service) -> IndexOutcome:
+    async def work(house: House) -> IndexOutcome:
         with terminal.progress() as on_event:
-            return await index(
-                request, settings, service.library, service.embedder_for, on_plan=on_plan, on_event=on_event
-            )
+            return await index(request, settings, house.library, house.embedder_for, on_plan=on_plan, on_event=on_event)
 
     return _run(settings, work)
-
-
-def _say_nothing(outcome: IndexOutcome) -> None:
-    """With --json the plan is part of the final object."""
 
 
 @cli.command("search", epilog="Example: ragsvc search 'rotate the key' -k 5 --mode lexical")
@@ -142,10 +136,12 @@ def search_command(query: str, k: int, mode: str, where: str | None, collection:
     chosen = _parse_filter(where)
     found = _run(
         load_settings(),
-        lambda service: service.retriever.retrieve(query, collection, k, cast(Mode, mode), chosen),
+        lambda house: house.retriever.retrieve(query, collection, k, cast(Mode, mode), chosen),
     )
     if as_json:
-        terminal.print_json({"hits": found.result.hits, "collection": collection, "generation": found.result.generation})
+        terminal.print_json(
+            {"hits": found.result.hits, "collection": collection, "generation": found.result.generation}
+        )
     else:
         terminal.print_hits(found.result)
 
@@ -161,7 +157,7 @@ def ask_command(question: str, k: int, where: str | None, collection: str, as_js
     if not question.strip() or len(question) > 4000:
         raise BadRequest("a question has 1 to 4,000 characters")
     asked = Question(question, collection, k, _parse_filter(where))
-    answer = _run(load_settings(), lambda service: service.answering.answer(asked))
+    answer = _run(load_settings(), lambda house: house.answering.answer(asked))
     if as_json:
         terminal.print_json(answer)
     else:
@@ -200,8 +196,8 @@ def status_command(collection: str, as_json: bool) -> None:
     """Show a collection's figures and the settings, secrets masked."""
     settings = load_settings()
 
-    async def work(service: Service) -> dict[str, object]:
-        return terminal.status_json(service, service.library.open(collection).status(), collection)
+    async def work(house: House) -> dict[str, object]:
+        return terminal.status_json(house.settings, house.library.open(collection).status(), collection)
 
     status = _run(settings, work)
     if as_json:
@@ -221,8 +217,10 @@ def documents_group() -> None:
 def documents_list(collection: str, as_json: bool) -> None:
     """List all documents of a collection."""
 
-    async def work(service: Service) -> list[Any]:
-        opened, found, after = service.library.open(collection), [], None
+    async def work(house: House) -> list[Any]:
+        opened = house.library.open(collection)
+        found: list[Any] = []
+        after = None
         while True:
             page, after = opened.documents(None, 1000, after)
             found.extend(page)
@@ -243,8 +241,8 @@ def documents_list(collection: str, as_json: bool) -> None:
 def documents_show(document_id: str, with_text: bool, as_json: bool) -> None:
     """Show one document."""
 
-    async def work(service: Service) -> tuple[Any, str | None]:
-        opened = service.library.of_document(document_id)
+    async def work(house: House) -> tuple[Any, str | None]:
+        opened = house.library.of_document(document_id)
         return opened.document(document_id), opened.text(document_id).text if with_text else None
 
     document, text = _run(load_settings(), work)
@@ -262,8 +260,8 @@ def documents_show(document_id: str, with_text: bool, as_json: bool) -> None:
 def documents_remove(document_id: str, as_json: bool) -> None:
     """Remove one document; it comes back with the next index of its folder while its file is there."""
 
-    async def work(service: Service) -> str:
-        opened = service.library.of_document(document_id)
+    async def work(house: House) -> str:
+        opened = house.library.of_document(document_id)
         path = opened.document(document_id).path
         opened.remove_document(document_id)
         return path
@@ -286,8 +284,8 @@ def sources_group() -> None:
 def sources_list(collection: str, as_json: bool) -> None:
     """List the folders and files that were indexed."""
 
-    async def work(service: Service) -> Any:
-        return service.library.open(collection).sources()
+    async def work(house: House) -> Any:
+        return house.library.open(collection).sources()
 
     sources = _run(load_settings(), work)
     if as_json:
@@ -304,8 +302,8 @@ def sources_list(collection: str, as_json: bool) -> None:
 def sources_remove(source_id: int, collection: str, as_json: bool) -> None:
     """Remove a source and all its documents."""
 
-    async def work(service: Service) -> None:
-        service.library.open(collection).remove_source(source_id)
+    async def work(house: House) -> None:
+        house.library.open(collection).remove_source(source_id)
 
     _run(load_settings(), work)
     if as_json:
@@ -324,8 +322,8 @@ def collections_group() -> None:
 def collections_list(as_json: bool) -> None:
     """List the collections."""
 
-    async def work(service: Service) -> list[dict[str, object]]:
-        return [terminal.collection_json(name, service.library.open(name).status()) for name in service.library.names()]
+    async def work(house: House) -> list[dict[str, object]]:
+        return [terminal.collection_json(name, house.library.open(name).status()) for name in house.library.names()]
 
     listed = _run(load_settings(), work)
     if as_json:
@@ -350,8 +348,8 @@ def collections_create(name: str, as_json: bool, **options: Any) -> None:
     settings = load_settings()
     spec = new_spec(settings, **options)
 
-    async def work(service: Service) -> dict[str, object]:
-        return terminal.collection_json(name, service.library.create(name, spec).status())
+    async def work(house: House) -> dict[str, object]:
+        return terminal.collection_json(name, house.library.create(name, spec).status())
 
     made = _run(settings, work)
     if as_json:
@@ -369,8 +367,8 @@ def collections_remove(name: str, yes: bool, as_json: bool) -> None:
     if not yes:
         click.confirm(f"Remove collection {name} with all its documents and vectors?", abort=True, err=True)
 
-    async def work(service: Service) -> None:
-        service.library.remove(name)
+    async def work(house: House) -> None:
+        house.library.remove(name)
 
     _run(load_settings(), work)
     if as_json:

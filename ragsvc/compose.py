@@ -1,19 +1,147 @@
-"""The only place where concrete classes meet."""
+"""The only place where concrete classes meet. Each part is made when it is first needed: a search needs no chat."""
 
-from functools import cache
+from dataclasses import replace
+from functools import cached_property
 
 from indexes.types import EmbeddingSpec
 from ingest import tokens
 from ingest.protocols import Embedder
 from ragsvc import pricing
 from ragsvc.answering import Answering
-from ragsvc.errors import EmbeddingUnavailable
-from ragsvc.governor import GovernedChat, GovernedEmbedder, GovernedModerator, Governor
+from ragsvc.errors import ConfigurationError, EmbeddingUnavailable
+from ragsvc.governor import LANES, GovernedChat, GovernedEmbedder, GovernedModerator, Governor, Purpose
 from ragsvc.library import Library
 from ragsvc.moderation import Gate
 from ragsvc.protocols import ChatModel, Moderator
+from ragsvc.providers.local_chat import LocalChat
+from ragsvc.providers.local_embedding import LocalEmbedder
+from ragsvc.providers.local_model import MiniLM, load_model
+from ragsvc.providers.local_moderation import BlocklistModerator
+from ragsvc.providers.openai import OpenAIProvider
 from ragsvc.retrieval import Retrieval
 from ragsvc.service import Service
 from ragsvc.service_store import ServiceStore
 from ragsvc.settings import LOCAL_MODEL, Settings
 from ragsvc.specs import new_spec
+from ragsvc.types import Readiness, Role
+
+
+class House:
+    """The service as the settings want it. `aclose` it in the event loop it was used in."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Opens `service.db`; nothing upstream is asked."""
+        self.settings = settings
+        self._store = ServiceStore.open(settings.data_dir)
+        self.library = Library(
+            settings.data_dir, self._store, lambda: new_spec(settings), delta_rows=settings.delta_rows
+        )
+        lanes = {**LANES, "ingest": replace(LANES["ingest"], concurrency=settings.embed_concurrency)}
+        self._governor = Governor(lanes)
+        self._openai = OpenAIProvider()
+        self._embedders: dict[tuple[EmbeddingSpec, Purpose], Embedder] = {}
+
+    @cached_property
+    def service(self) -> Service:
+        """What the entrances need."""
+        return Service(self.settings, self.library, self.retriever, self.answering, self.ready)
+
+    @cached_property
+    def retriever(self) -> Retrieval:
+        """Query to hits."""
+        return Retrieval(self.library, self.embedder_for)
+
+    @cached_property
+    def answering(self) -> Answering:
+        """Question to answer."""
+        gate = Gate(self._moderator(), self.settings.moderation)
+        return Answering(self.retriever, gate, self._chat(), _price, tokens.count)
+
+    def embedder_for(self, spec: EmbeddingSpec, purpose: Purpose = "ask") -> Embedder:
+        """Return the embedder of a spec, which a collection may have been made with long ago.
+
+        Raises EmbeddingUnavailable when the settings leave no way to embed by it.
+        """
+        key = (spec, purpose)
+        if key not in self._embedders:
+            self._embedders[key] = self._embedder(spec, purpose)
+        return self._embedders[key]
+
+    def ready(self) -> Readiness:
+        """Open every collection and load what answering needs, then say by what means it is done."""
+        tokens.encoding()
+        pricing.load()
+        degraded, generations = [], {}
+        for name in self.library.names():
+            collection = self.library.open(name)
+            generations[name] = collection.generation
+            try:
+                self.embedder_for(collection.spec.embedding)
+            except ConfigurationError as error:
+                degraded.append(f"collection {name} is searched by words alone: {error}")
+        if self.settings.moderation == "off":
+            degraded.append("moderation is off")
+        return Readiness(
+            ready=True,
+            provider={role: self.settings.provider_of(role) for role in _ROLES},
+            collections=generations,
+            moderation=self.settings.moderation,
+            degraded=tuple(degraded),
+        )
+
+    async def aclose(self) -> None:
+        """Close connections and files."""
+        await self._openai.aclose()
+        self.library.close()
+        self._store.close()
+
+    def _embedder(self, spec: EmbeddingSpec, purpose: Purpose) -> Embedder:
+        chosen = self.settings.embedding_provider if self.settings.embedding_provider != "auto" else None
+        chosen = chosen or (self.settings.provider if self.settings.provider != "auto" else None)
+        if (chosen or ("local" if spec.model == LOCAL_MODEL else "openai")) == "local":
+            return LocalEmbedder(spec, self._local_model)
+        if spec.model == LOCAL_MODEL:
+            raise EmbeddingUnavailable(
+                f"the collection is embedded by {LOCAL_MODEL} and the provider is set to openai: unset "
+                "RAGSVC_PROVIDER (or RAGSVC_EMBEDDING_PROVIDER), or bring it to another model with reembed"
+            )
+        if not self.settings.has_openai("embedding"):
+            raise EmbeddingUnavailable(
+                f"the collection is embedded by {spec.model}, which needs OPENAI_API_KEY (or OPENAI_BASE_URL): set it; "
+                "without it only lexical search works"
+            )
+        embedder = self._openai.embedder(spec, *self._server("embedding"), tokens.count)
+        return GovernedEmbedder(embedder, self._governor, purpose)
+
+    @cached_property
+    def _local_model(self) -> MiniLM:
+        return load_model(self.settings.local_model_dir)
+
+    def _chat(self) -> ChatModel:
+        if self.settings.provider_of("chat") == "local":
+            return LocalChat()
+        model, dialect = self.settings.chat_model, self.settings.chat_dialect
+        chat = self._openai.chat(model, *self._server("chat"), dialect, tokens.count)
+        return GovernedChat(chat, self._governor)
+
+    def _moderator(self) -> Moderator | None:
+        if self.settings.moderation == "off":
+            return None
+        if self.settings.provider_of("moderation") == "local":
+            return BlocklistModerator(self.settings.local_blocklist)
+        moderator = self._openai.moderator(self.settings.moderation_model, *self._server("moderation"))
+        return GovernedModerator(moderator, self._governor)
+
+    def _server(self, role: Role) -> tuple[str | None, str | None]:
+        key = self.settings.api_key_of(role)
+        return self.settings.base_url_of(role), None if key is None else key.get_secret_value()
+
+
+_ROLES: tuple[Role, ...] = ("embedding", "chat", "moderation")
+
+
+def _price(model: str, input_tokens: int, output_tokens: int) -> float | None:
+    free = model in (LOCAL_MODEL, LocalChat().model)
+    return pricing.cost_usd(
+        model, input_tokens=input_tokens, output_tokens=output_tokens, provider="local" if free else "openai"
+    )

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from indexes.types import EmbeddingSpec
 from ingest import pipeline
-from ingest.pipeline import IngestOptions, OnEvent
+from ingest.pipeline import IngestOptions, OnEvent, ignore
 from ingest.protocols import Embedder
 from ingest.types import IngestPlan, IngestReport
 from ragsvc import pricing
 from ragsvc.errors import BudgetRefused
+from ragsvc.governor import Purpose
 from ragsvc.library import Library
 from ragsvc.settings import LOCAL_MODEL, Settings
 from ragsvc.specs import check_agrees
@@ -48,10 +49,10 @@ async def index(
     request: IndexRequest,
     settings: Settings,
     library: Library,
-    embedder_for: Callable[[EmbeddingSpec], Embedder],
+    embedder_for: Callable[[EmbeddingSpec, Purpose], Embedder],
     *,
-    on_plan: Callable[[IndexOutcome], None] = lambda outcome: None,
-    on_event: OnEvent = lambda event: None,
+    on_plan: Callable[[IndexOutcome], None] = ignore,
+    on_event: OnEvent = ignore,
 ) -> IndexOutcome:
     """Make the documents of a source equal to the path.
 
@@ -61,7 +62,7 @@ async def index(
     collection = library.open(request.collection)
     spec = collection.spec.embedding
     check_agrees(settings, collection.spec, request.collection)
-    embedder = embedder_for(spec)
+    embedder = embedder_for(spec, "ingest")
     options = IngestOptions(
         verify=request.verify,
         allow_empty=request.allow_empty,
@@ -77,15 +78,14 @@ async def index(
         if request.dry_run:
             return planned
         report = await pipeline.apply(prepared, collection, embedder, options, on_event)
-    return IndexOutcome(
-        request.collection, report.plan, spec.model, cost, report, price(spec, report.embedded_tokens)
-    )
+    return IndexOutcome(request.collection, report.plan, spec.model, cost, report, price(spec, report.embedded_tokens))
 
 
 def price(spec: EmbeddingSpec, tokens: int) -> float | None:
     """Return the dollars of embedding `tokens` tokens, None when the model's price is not known."""
-    provider = "local" if spec.model == LOCAL_MODEL else "openai"
-    return 0.0 if tokens == 0 else pricing.cost_usd(spec.model, input_tokens=tokens, provider=provider)
+    if tokens == 0 or spec.model == LOCAL_MODEL:
+        return 0.0
+    return pricing.cost_usd(spec.model, input_tokens=tokens, provider="openai")
 
 
 def _within(limit: float | None, cost: float | None, model: str) -> None:

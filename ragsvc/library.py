@@ -1,9 +1,10 @@
-"""The collections of one data directory: by name, by document id; made and removed so that a kill leaves no half one."""
+"""The collections of one data directory: by name, by document id; made and removed without half ones."""
 
 import secrets
 import shutil
 import string
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from indexes.collection import Collection
@@ -21,8 +22,10 @@ _DOCUMENT_PREFIX = "doc_"
 class Library:
     """Opens each collection once and keeps it open. Safe for many threads."""
 
-    def __init__(self, data_dir: Path, store: ServiceStore, new_spec: IndexSpec, delta_rows: int) -> None:
-        """`new_spec` is what a collection is made with when nothing else is asked, the default one included."""
+    def __init__(
+        self, data_dir: Path, store: ServiceStore, new_spec: Callable[[], IndexSpec], *, delta_rows: int
+    ) -> None:
+        """`new_spec` returns what the default collection is made with when it is first opened."""
         self._folder = data_dir / "collections"
         self._store, self._new_spec, self._delta_rows = store, new_spec, delta_rows
         self._open: dict[str, Collection] = {}
@@ -32,7 +35,7 @@ class Library:
         """Return the names of all collections; `default` always exists."""
         return tuple(sorted({DEFAULT, *(row.name for row in self._store.collections())}))
 
-    def open(self, name: str = DEFAULT) -> Collection:
+    def open(self, name: str) -> Collection:
         """Return a collection. Raises UnknownCollection."""
         collection_id = self._store.collection_id(name)
         if collection_id is None:
@@ -41,7 +44,7 @@ class Library:
                 raise UnknownCollection(
                     f"there is no collection {name!r}; known: {known}. Make it: ragsvc collections create {name}"
                 )
-            return self.create(DEFAULT, self._new_spec, exist_ok=True)
+            return self.create(DEFAULT, self._new_spec(), exist_ok=True)
         return self._opened(collection_id)
 
     def of_document(self, document_id: str) -> Collection:
@@ -52,11 +55,11 @@ class Library:
             raise NotFound(f"there is no document {document_id!r}")
         return self._opened(collection_id)
 
-    def create(self, name: str, spec: IndexSpec | None = None, *, exist_ok: bool = False) -> Collection:
+    def create(self, name: str, spec: IndexSpec, *, exist_ok: bool = False) -> Collection:
         """Make a collection: the store first, its row last. Raises CollectionExists."""
         collection_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
         folder = self._folder / collection_id
-        Collection.create(folder, collection_id, spec or self._new_spec, delta_rows=self._delta_rows).close()
+        Collection.create(folder, collection_id, spec, delta_rows=self._delta_rows).close()
         try:
             self._store.add_collection(collection_id, name)
         except CollectionExists:
@@ -92,7 +95,5 @@ class Library:
     def _opened(self, collection_id: str) -> Collection:
         with self._lock:
             if collection_id not in self._open:
-                self._open[collection_id] = Collection.open(
-                    self._folder / collection_id, delta_rows=self._delta_rows
-                )
+                self._open[collection_id] = Collection.open(self._folder / collection_id, delta_rows=self._delta_rows)
             return self._open[collection_id]

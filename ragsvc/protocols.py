@@ -121,6 +121,7 @@ class SearchableCollection(Protocol):
         k: int,
         mode: Mode,
         where: Filter | None = None,
+        *,
         dense_weight: float = 1.0,
     ) -> SearchResult:
         """Return at most `k` hits of one snapshot. Blocking. `dense_weight` 0 leaves the order to the words."""

@@ -52,7 +52,9 @@ class Retrieval:
         foreign = isinstance(embedder, LanguageBound) and not embedder.speaks(query)
         dense_weight = 0.0 if foreign and mode == "hybrid" else 1.0
         try:
-            result = await asyncio.to_thread(opened.search, query, embedded.vectors[0], k, mode, where, dense_weight)
+            result = await asyncio.to_thread(
+                opened.search, query, embedded.vectors[0], k, mode, where, dense_weight=dense_weight
+            )
         except (InvalidVectors, SpecMismatch):
             if opened.spec.embedding == spec:
                 raise

@@ -76,5 +76,5 @@ def check_agrees(settings: Settings, spec: IndexSpec, name: str) -> None:
     if differing:
         raise ConfigurationError(
             f"collection {name!r} is made otherwise: {'; '.join(differing)}. Unset the setting to go on with the "
-            "collection's own, or make another collection; changing one in place (`ragsvc reembed`) is not in this release yet"
+            "collection's own, or make another collection; changing one in place (reembed) comes with a later release"
         )

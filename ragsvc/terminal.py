@@ -15,7 +15,8 @@ from indexes.types import CollectionStatus, DocumentInfo, Hit, SearchResult
 from ingest.pipeline import OnEvent
 from ingest.types import IngestEvent, Rejection
 from ragsvc.indexing import IndexOutcome
-from ragsvc.types import Answer, Citation
+from ragsvc.settings import LOCAL_MODEL, Settings
+from ragsvc.types import Answer, Citation, Role
 
 _SHOWN_REJECTIONS = 20
 
@@ -53,7 +54,7 @@ def print_plan(outcome: IndexOutcome, file: Any = None) -> None:
         *(f"  {path} was removed by hand and comes back with its folder" for path in plan.returned),
     ]
     for line in lines:
-        print(line, file=file or sys.stdout)  # noqa: T201
+        print(line, file=file or sys.stdout)
 
 
 def print_outcome(outcome: IndexOutcome) -> None:
@@ -223,3 +224,29 @@ def print_next_steps(url: str) -> None:
     print_line(f"  curl -s {url}/ask -H 'Content-Type: application/json' -d '{question}'")
     print_line(f"  curl -s {url}/documents   # what is indexed; {url}/schema lists the rest")
     sys.stdout.flush()
+
+
+def status_json(settings: Settings, status: CollectionStatus, name: str) -> dict[str, object]:
+    """Return a collection's figures and every setting, secrets masked."""
+    roles: tuple[Role, ...] = ("embedding", "chat", "moderation")
+    kept = status.spec.embedding.model
+    note = None
+    if kept == LOCAL_MODEL and settings.has_openai("embedding"):
+        note = f"a key is set, but {name} was embedded locally and stays so: `ragsvc reembed` will change that"
+    return {
+        "collection": collection_json(name, status),
+        "provider": {role: settings.provider_of(role) for role in roles},
+        "note": note,
+        "settings": settings.shown(),
+    }
+
+
+def print_status(status: Mapping[str, Any]) -> None:
+    """Print the same for people."""
+    print_fields(status["collection"])
+    print_line("provider: " + ", ".join(f"{role} {name}" for role, name in status["provider"].items()))
+    if status["note"]:
+        print_line(status["note"])
+    print_line("settings:")
+    for name, value in status["settings"].items():
+        print_line(f"  {name}={value}")

@@ -84,7 +84,7 @@ def test_streaming_sends_the_events_in_order(server):
     events = re.findall(r"event: (\w+)\ndata: (.*)\n", body.decode().replace("\r\n", "\n"))
     assert status == 200
     assert headers["content-type"].startswith("text/event-stream")
-    assert [name for name, _ in events][0] == "meta"
+    assert events[0][0] == "meta"
     assert [name for name, _ in events][-2:] == ["citations", "done"]
     text = "".join(json.loads(data)["delta"] for name, data in events if name == "text")
     assert text == server.ask(question)["answer"]

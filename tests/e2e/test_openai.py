@@ -104,7 +104,7 @@ def test_an_edit_sends_only_the_changed_chunk(ragsvc, fake, folder):
 
 
 def test_a_dry_run_pays_and_writes_nothing(ragsvc, fake, folder):
-    """--dry-run prints tokens and dollars and leaves no document behind; --max-cost refuses with exit 5 before paying."""
+    """--dry-run prints tokens and dollars and leaves nothing behind; --max-cost refuses with exit 5 before paying."""
     plan = ragsvc.index(folder, "--dry-run")["plan"]
     assert plan["tokens"] > 20
     assert plan["cost_usd"] == pytest.approx(plan["tokens"] * 0.02 / 1e6)
@@ -291,7 +291,7 @@ def test_a_role_may_have_a_server_of_its_own(tmp_path, folder):
 
 
 def test_docs_tree_is_indexed_and_found_again(ragsvc, fake):
-    """All files of docs_tree_en are indexed, each text sent once, and a sentence of each sampled file finds it first."""
+    """All files of docs_tree_en are indexed, each text sent once, and a sentence of each sampled file finds it."""
     folder = shared_data("docs_tree_en") / "files"
     done = ragsvc.index(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
