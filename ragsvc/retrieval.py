@@ -50,7 +50,8 @@ class Retrieval:
         embedder = self._embedder_for(spec)
         embedded = await embedder.embed_query(query)
         foreign = isinstance(embedder, LanguageBound) and not embedder.speaks(query)
-        dense_weight = 0.0 if foreign and mode == "hybrid" else 1.0
+        weight = 0.0 if foreign and mode == "hybrid" else 1.0
+        vector = embedded.vectors[0]
         try:
             result = await asyncio.to_thread(
                 opened.search, query, embedded.vectors[0], k, mode, where, dense_weight=dense_weight

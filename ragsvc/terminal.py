@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from indexes.types import CollectionStatus, DocumentInfo, Hit, SearchResult
-from ingest.pipeline import OnEvent
+from ingest.pipeline import OnEvent, ignore
 from ingest.types import IngestEvent, Rejection
 from ragsvc.indexing import IndexOutcome
 from ragsvc.settings import LOCAL_MODEL, Settings
@@ -42,19 +42,23 @@ def dollars(cost: float | None) -> str:
     return "price not known" if cost is None else f"${cost:.6f}".rstrip("0").rstrip(".")
 
 
-def print_plan(outcome: IndexOutcome, file: Any = None) -> None:
+def print_plan(outcome: IndexOutcome) -> None:
     """Print what a run is about to do."""
     plan = outcome.plan
-    lines = [
-        f"plan for {plan.source} (collection {outcome.collection})",
-        f"  added {len(plan.added):,} · changed {len(plan.changed):,} · renamed {len(plan.renamed):,} · "
-        f"removed {len(plan.removed):,} · unchanged {plan.unchanged:,} · rejected {len(plan.rejected):,}",
-        f"  chunks {plan.chunks:,} · to embed {plan.inputs:,} inputs, {plan.tokens:,} tokens · "
-        f"{dollars(outcome.cost_usd)} ({outcome.model})",
-        *(f"  {path} was removed by hand and comes back with its folder" for path in plan.returned),
-    ]
-    for line in lines:
-        print(line, file=file or sys.stdout)
+    counts = {
+        "added": len(plan.added),
+        "changed": len(plan.changed),
+        "renamed": len(plan.renamed),
+        "removed": len(plan.removed),
+        "unchanged": plan.unchanged,
+        "rejected": len(plan.rejected),
+    }
+    print_line(f"plan for {plan.source} (collection {outcome.collection})")
+    print_line("  " + " · ".join(f"{name} {count:,}" for name, count in counts.items()))
+    cost = f"{dollars(outcome.cost_usd)} ({outcome.model})"
+    print_line(f"  chunks {plan.chunks:,} · to embed {plan.inputs:,} inputs, {plan.tokens:,} tokens · {cost}")
+    for path in plan.returned:
+        print_line(f"  {path} was removed by hand and comes back with its folder")
 
 
 def print_outcome(outcome: IndexOutcome) -> None:
@@ -160,7 +164,7 @@ def progress() -> Iterator[OnEvent]:
     """Show a run's progress on stderr, if that is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda event: None
+        yield ignore
         return
     columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
