@@ -54,7 +54,7 @@ class Retrieval:
         vector = embedded.vectors[0]
         try:
             result = await asyncio.to_thread(
-                opened.search, query, embedded.vectors[0], k, mode, where, dense_weight=dense_weight
+                opened.search, query, vector, k, mode, where, dense_weight=weight
             )
         except (InvalidVectors, SpecMismatch):
             if opened.spec.embedding == spec:
