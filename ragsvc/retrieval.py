@@ -53,9 +53,7 @@ class Retrieval:
         weight = 0.0 if foreign and mode == "hybrid" else 1.0
         vector = embedded.vectors[0]
         try:
-            result = await asyncio.to_thread(
-                opened.search, query, vector, k, mode, where, dense_weight=weight
-            )
+            result = await asyncio.to_thread(opened.search, query, vector, k, mode, where, dense_weight=weight)
         except (InvalidVectors, SpecMismatch):
             if opened.spec.embedding == spec:
                 raise

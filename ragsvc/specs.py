@@ -1,7 +1,7 @@
 """Which IndexSpec a new collection gets, and whether the settings agree with the one a collection has (pure)."""
 
 from indexes.types import ChunkSpec, EmbeddingSpec, IndexSpec
-from ingest import chunking, template
+from ingest import template
 from ragsvc.errors import ConfigurationError
 from ragsvc.settings import LOCAL_DIMENSIONS, LOCAL_MODEL, Settings, check_chunking
 
@@ -53,7 +53,7 @@ def new_spec(
             f"chunks of {tokens} tokens do not fit the model's {embedding.input_limit} with their headings: "
             f"set RAGSVC_CHUNK_TOKENS to {embedding.input_limit - template.MOST_TOKENS} or less"
         )
-    return IndexSpec(embedding, ChunkSpec(tokens, overlap, chunking.VERSION))
+    return IndexSpec(embedding, ChunkSpec(tokens, overlap))
 
 
 def _shortens(model: str) -> bool:
