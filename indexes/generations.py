@@ -232,17 +232,17 @@ def _ordinal(kept: Sequence[Segment]) -> int:
 def merge_from(rows: Sequence[int]) -> int:
     """Return the position from which segments of these sizes (the new one last) become one.
 
-    Size tiers, as in log-structured storage: a run of `TIER_FACTOR` segments no larger than the tier of what they
-    amount to is merged, again and again; then whatever is needed to stay within `MAX_SEGMENTS`.
+    Size tiers, as in log-structured storage: what must be merged to stay within `MAX_SEGMENTS` is, and `TIER_FACTOR`
+    segments no larger than the tier of what the last of them amounts to become one, again and again.
     """
-    start = len(rows) - 1
+    start = min(len(rows), MAX_SEGMENTS) - 1
     while True:
         tier = _tier(sum(rows[start:]))
         run = start
         while run and _tier(rows[run - 1]) <= tier:
             run -= 1
         if start - run < TIER_FACTOR - 1:
-            return min(start, MAX_SEGMENTS - 1)
+            return start
         start = run
 
 

@@ -141,7 +141,6 @@ def _term_weights(connection: Connection, head: Head, text: str) -> dict[str, fl
     total = store_words.rows(connection, head.chunk_spec_id)
     weights = {}
     for word in dict.fromkeys(lexical.words(text)):
-        column, term = lexical.vocabulary_term(word)
-        frequency = store_words.chunks_with(connection, head.chunk_spec_id, column, term)
+        frequency = store_words.chunks_with(connection, head.chunk_spec_id, lexical.vocabulary_term(word))
         weights[word] = math.log(1 + (total - frequency + 0.5) / (frequency + 0.5))
     return weights

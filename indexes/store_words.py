@@ -18,7 +18,7 @@ def create(connection: Connection, chunk_spec_id: int) -> None:
     connection.execute(
         f"CREATE VIRTUAL TABLE IF NOT EXISTS {table} USING fts5(body, exact, content = '', tokenize = '{tokenize}')"
     )
-    connection.execute(f"CREATE VIRTUAL TABLE IF NOT EXISTS {table}_vocabulary USING fts5vocab({table}, col)")
+    connection.execute(f"CREATE VIRTUAL TABLE IF NOT EXISTS {table}_vocabulary USING fts5vocab({table}, row)")
 
 
 def add(connection: Connection, chunk_spec_id: int, slices: Iterable[tuple[int, str]]) -> None:
@@ -98,11 +98,11 @@ def rows(connection: Connection, chunk_spec_id: int) -> int:
     return count
 
 
-def chunks_with(connection: Connection, chunk_spec_id: int, column: str, term: str) -> int:
-    """Return how many chunks in service hold a term of the vocabulary, in one of the two columns."""
+def chunks_with(connection: Connection, chunk_spec_id: int, term: str) -> int:
+    """Return how many chunks in service hold a term of the vocabulary (see `lexical.vocabulary_term`)."""
     row = connection.execute(
-        f"SELECT doc FROM {_table(chunk_spec_id)}_vocabulary WHERE term = ? AND col = ?",  # noqa: S608 - an integer
-        (term, column),
+        f"SELECT doc FROM {_table(chunk_spec_id)}_vocabulary WHERE term = ?",  # noqa: S608 - an integer
+        (term,),
     ).fetchone()
     return row[0] if row else 0
 

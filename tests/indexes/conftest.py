@@ -1,0 +1,37 @@
+"""A collection in a temporary folder, and its one source."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from indexes.collection import Collection
+from indexes.types import Source
+from tests.indexes.corpus import SPEC
+
+
+@pytest.fixture(scope="session")
+def empty_collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new collection, to be copied: creating one waits for the disk several times."""
+    folder = tmp_path_factory.mktemp("template") / "collection"
+    Collection.create(folder, "abc123", SPEC).close()
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a test's collection is, or will be."""
+    return tmp_path / "collection"
+
+
+@pytest.fixture
+def collection(folder: Path, empty_collection: Path) -> Iterator[Collection]:
+    shutil.copytree(empty_collection, folder)
+    with Collection.open(folder) as opened:
+        yield opened
+
+
+@pytest.fixture
+def source(collection: Collection) -> Source:
+    return collection.add_source("/data/docs", "folder")
