@@ -17,7 +17,7 @@ from ragsvc.types import NOT_IN_DOCUMENTS, ChatReply, Passage, Prompt
 
 MODEL = "extractive"
 
-ENOUGH_WORDS = 0.6
+ENOUGH_WORDS = 0.5
 """Share of the question that one place must hold where there is no cosine to go by."""
 CLOSE = 0.5
 """Cosine (all-MiniLM-L6-v2) from which question and passage are about the same thing."""
