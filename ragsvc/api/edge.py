@@ -8,11 +8,10 @@ status, time, bytes; never a query string, a body or a key.
 import re
 import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import msgspec
 import structlog
-from litestar.datastructures import MutableScopeHeaders
 from litestar.enums import ScopeType
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
@@ -21,14 +20,14 @@ from ragsvc.api.problems import MEDIA_TYPE, log_problem, problem_of
 from ragsvc.errors import BadRequest
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-_HEADERS = {
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
-    "content-security-policy": _CSP,
-}
+_CSP = b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", _CSP),
+)
 """Set unless the route set its own."""
 _log = structlog.stdlib.get_logger("ragsvc.access")
 
@@ -103,15 +102,16 @@ class Exchange:
         """Pass a message on, with the headers that every response has."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableScopeHeaders.from_message(message)
-            headers["x-request-id"] = self.request_id
-            for name, value in _HEADERS.items():
-                headers.setdefault(name, value)
-            if (allow := headers.get("allow")) is not None:
-                headers["allow"] = with_head(allow)
+            message = {**message, "headers": self._headers(message["headers"])}
         elif message["type"] == "http.response.body":
             self._bytes += len(message["body"])
         await self._send(message)
+
+    def _headers(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        headers = [(name, with_head(value) if name == b"allow" else value) for name, value in given]
+        present = {name for name, _ in headers}
+        headers.append((b"x-request-id", self.request_id.encode()))
+        return headers + [header for header in _HEADERS if header[0] not in present]
 
     def log(self) -> None:
         """Write the access line."""
@@ -120,7 +120,7 @@ class Exchange:
         _log.info("request", method=self._method, route=route, status=self.status, ms=took, bytes=self._bytes)
 
 
-def with_head(allow: str) -> str:
+def with_head(allow: bytes) -> bytes:
     """Return an Allow header's methods, sorted, with HEAD where GET is allowed."""
-    methods = {method.strip() for method in allow.split(",")}
-    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+    methods = {method.strip() for method in allow.split(b",")}
+    return b", ".join(sorted(methods | {b"HEAD"} if b"GET" in methods else methods))

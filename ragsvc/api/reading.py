@@ -71,8 +71,8 @@ def decode(body: bytes, shape: type[Shape]) -> Shape:
         raise BadRequest("the body is not valid UTF-8") from None
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
-    except ValueError:  # of the second reading alone: a number that Python will not make
-        raise BadRequest("the body has a number with too many digits") from None
+    except ValueError:  # of the second reading alone: what two readers take differently is refused
+        raise BadRequest("the body is not plain JSON; another reader would not take it") from None
     return value
 
 

@@ -4,12 +4,13 @@ The form is that of the HTML standard, 9.2: `event:` and `data:` lines, a blank 
 a comment. JSON has no raw line ends, so one `data:` line carries it whole.
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import msgspec
 from litestar.types import Receive, Scope, Send
 
+from ragsvc.answering import events
 from ragsvc.api.errors import ClientLeft
 from ragsvc.api.problems import log_problem, problem_of, request_id_of
 from ragsvc.api.schemas import Problem
@@ -49,18 +50,6 @@ def encoded_problem(problem: Problem) -> bytes:
 
 def _event(name: str, data: object) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (name.encode(), msgspec.json.encode(data))
-
-
-def events(answer: Answer) -> Iterator[AnswerEvent]:
-    """Yield the events of a whole answer, in the contract's order."""
-    yield MetaEvent(answer.id, answer.collection, answer.generation, answer.model)
-    if answer.blocked is not None:
-        yield BlockedEvent(answer.blocked.side, answer.blocked.categories, withdraw_from=0)
-        return
-    if answer.answer:
-        yield TextEvent(answer.answer, end=len(answer.answer))
-    yield CitationsEvent(answer.citations)
-    yield DoneEvent(answer.status, answer.usage, answer.moderation, answer.timings_ms)
 
 
 class AnswerStream:

@@ -17,7 +17,7 @@ from ragsvc.types import NOT_IN_DOCUMENTS, ChatReply, Passage, Prompt
 
 MODEL = "extractive"
 
-ENOUGH_WORDS = 0.6
+ENOUGH_WORDS = 0.5
 """Share of the question that one place must hold where there is no cosine to go by."""
 CLOSE = 0.5
 """Cosine (all-MiniLM-L6-v2) from which question and passage are about the same thing."""
@@ -39,6 +39,10 @@ _KIND_WORTH: Mapping[str, float] = {"prose": 1.0, "item": 0.95, "table": 0.8, "c
 """A line of code rarely answers; headings and markup are never quoted."""
 _RANK_LOSS = 0.02
 """Worth that a sentence loses with each rank of its passage: the search knows more than words."""
+_COSINE_WORTH = 0.5
+"""Worth of a cosine of 1. Many sentences hold all words of a short question; those of the nearest passage go first."""
+_INTRODUCES = 0.15
+"""Worth that a sentence with a colon at its end loses: what it introduces does not stand in it."""
 _SHORT = 4
 """A sentence of fewer words is a fragment."""
 
@@ -86,22 +90,17 @@ def choose(prompt: Prompt, room: int = _LONGEST) -> tuple[_Sentence, ...]:
     """
     wanted = content(prompt.question)
     weights = _weights(prompt.term_weights)
-    ranked = sorted(
-        (
-            (_worth(sentence, wanted, weights), -number, sentence)
-            for number, sentence in enumerate(_all(prompt.passages))
-        ),
-        key=lambda entry: entry[:2],
-        reverse=True,
-    )
-    if not wanted or not ranked:
+    cosines = _cosines(prompt)
+    candidates = list(_all(prompt.passages))
+    if not wanted or not candidates:
         return ()
-    best = ranked[0][2]
-    if not _is_evidence(best, wanted, weights):
+    ranked = sorted(candidates, key=lambda sentence: _worth(sentence, wanted, weights, cosines), reverse=True)
+    best = ranked[0]
+    if not _is_evidence(best, wanted, weights, cosines.get(best.passage.number)):
         return ()
     chosen = [best]
     held = best.own | best.above
-    for _, _, sentence in ranked[1:]:
+    for sentence in ranked[1:]:
         if len(chosen) == _MOST_SENTENCES:
             break
         gain = overlap(wanted, held | sentence.own, weights) - overlap(wanted, held, weights)
@@ -112,16 +111,32 @@ def choose(prompt: Prompt, room: int = _LONGEST) -> tuple[_Sentence, ...]:
     return tuple(sorted(chosen, key=lambda sentence: (sentence.passage.number, sentence.at)))
 
 
-def _is_evidence(sentence: _Sentence, wanted: frozenset[str], weights: Mapping[str, float]) -> bool:
-    share = _share(sentence, wanted, weights)
+def _cosines(prompt: Prompt) -> dict[int, float]:
+    """Return the cosine of each passage; nothing where there is none, or none to be trusted.
+
+    A passage that the search by meaning did not find is at most as close as the farthest one that it found. The local
+    vectors know English only: for a question in another script words alone decide.
+    """
+    letters = [char for char in prompt.question if char.isalpha()]
+    foreign = sum(char > _LAST_LATIN for char in letters)
+    known = [passage.hit.dense.score for passage in prompt.passages if passage.hit.dense]
+    if not known or foreign * 2 > len(letters):
+        return {}
+    farthest = min(known)
+    return {passage.number: passage.hit.dense.score if passage.hit.dense else farthest for passage in prompt.passages}
+
+
+def _is_evidence(
+    sentence: _Sentence, wanted: frozenset[str], weights: Mapping[str, float], cosine: float | None
+) -> bool:
     if len(wanted & (sentence.own | sentence.above)) < min(_FEWEST_WORDS, len(wanted)):
         return False
-    dense = sentence.passage.hit.dense
-    if dense is None:
+    share = _share(sentence, wanted, weights)
+    if cosine is None:
         return share >= ENOUGH_WORDS
-    if dense.score >= CLOSE:
+    if cosine >= CLOSE:
         return share >= ENOUGH_WHEN_CLOSE
-    return dense.score >= RELATED and share >= ENOUGH_WHEN_RELATED
+    return cosine >= RELATED and share >= ENOUGH_WHEN_RELATED
 
 
 def _share(sentence: _Sentence, wanted: frozenset[str], weights: Mapping[str, float]) -> float:
@@ -129,9 +144,13 @@ def _share(sentence: _Sentence, wanted: frozenset[str], weights: Mapping[str, fl
     return own + _HEADING_SHARE * (overlap(wanted, sentence.own | sentence.above, weights) - own)
 
 
-def _worth(sentence: _Sentence, wanted: frozenset[str], weights: Mapping[str, float]) -> float:
+def _worth(
+    sentence: _Sentence, wanted: frozenset[str], weights: Mapping[str, float], cosines: Mapping[int, float]
+) -> float:
+    number = sentence.passage.number
     worth = _share(sentence, wanted, weights) * _KIND_WORTH[sentence.unit.kind]
-    return worth - _RANK_LOSS * (sentence.passage.number - 1)
+    worth += _COSINE_WORTH * cosines.get(number, 0.0) - _RANK_LOSS * (number - 1)
+    return worth - _INTRODUCES * sentence.text.endswith((":", "："))
 
 
 def _weights(term_weights: Mapping[str, float]) -> dict[str, float]:
@@ -157,6 +176,7 @@ def _all(passages: Sequence[Passage]) -> Iterable[_Sentence]:
 
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
+_LAST_LATIN = "\u024f"
 _CJK = re.compile(r"[\u3040-\u9fff]{6}")
 
 

@@ -49,8 +49,8 @@ def test_options_names_the_methods(server, path, allow):
 
 def test_with_head_adds_only_to_get():
     """HEAD belongs to GET."""
-    assert with_head("GET, OPTIONS") == "GET, HEAD, OPTIONS"
-    assert with_head("POST") == "POST"
+    assert with_head(b"GET, OPTIONS") == b"GET, HEAD, OPTIONS"
+    assert with_head(b"POST") == b"POST"
 
 
 def test_only_named_hosts_are_served():

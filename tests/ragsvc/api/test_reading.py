@@ -108,6 +108,8 @@ def test_some_offer_is_always_preferred(accept):
         ("text/html;q=0, */*", "application/json"),
         ("application/json;q=0, */*", "text/event-stream"),
         ("TEXT/HTML", "text/html"),
+        ("text/html;q=5, application/json;q=0.1", "application/json"),
+        ("text/html;q=nan, text/event-stream;q=0.1", "text/event-stream"),
     ],
 )
 def test_preferences_follow_quality_then_order(accept, expected):
