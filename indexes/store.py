@@ -20,6 +20,8 @@ Connection = sqlite3.Connection
 FILE_NAME = "store.db"
 PAGE_SIZE = 16_384
 """Bytes. A float16 vector of 1,536 takes 3.3 KB in such a page; at 4 KB pages one with float32 took 8.2 KB."""
+CACHE_KIB = 16_384
+"""Of pages for each connection: SQLite's own 2 MB are 125 such pages."""
 BUSY_SECONDS = 10.0
 
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
@@ -154,6 +156,7 @@ class Store:
         )
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         if readonly:
             connection.execute("PRAGMA query_only = ON")
         return connection
