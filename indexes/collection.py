@@ -262,7 +262,7 @@ class Collection:
         """Rebuild files that could not be used. The answers are right without them, so a failure is only logged."""
         try:
             self._segments.rebuild(damaged)
-        except IndexesError:
+        except (IndexesError, OSError):
             log.exception("damaged segments could not be rebuilt; their vectors are served from the store")
 
     def documents(

@@ -19,6 +19,8 @@ from indexes.vector_index import VectorIndex, checked_queries, checked_rows
 
 _SPARE: Final = 16
 """Rows fetched beyond k, so that ties at the border are seen without a second search."""
+_FEW: Final = 256
+"""Allowed rows that are scored one by one: a search under a selector still walks over all the others."""
 
 
 class _FaissIndex(ABC):
@@ -40,6 +42,11 @@ class _FaissIndex(ABC):
     def _empty(dimensions: int) -> Any:
         """Return the inner index without rows."""
 
+    @staticmethod
+    def _rounded(vectors: FloatMatrix) -> FloatMatrix:
+        """Return what the inner index shall keep of `vectors`."""
+        return vectors
+
     @property
     def size(self) -> int:
         """Number of rows."""
@@ -60,7 +67,7 @@ class _FaissIndex(ABC):
         order = np.argsort(ids)
         ids = ids[order]
         mapped = faiss.IndexIDMap2(cls._empty(vectors.shape[1]))
-        mapped.add_with_ids(vectors[order], ids)
+        mapped.add_with_ids(cls._rounded(vectors[order]), ids)
         return cls(mapped, ids)
 
     def search(self, queries: FloatMatrix, k: int, allowed: IdArray | None = None) -> list[Neighbours]:
@@ -72,9 +79,12 @@ class _FaissIndex(ABC):
         queries = checked_queries(queries, k, self.dimensions)
         here = None if allowed is None else np.isin(self._ids, allowed)
         available = self.size if here is None else int(np.count_nonzero(here))
+        if here is not None and available <= _FEW:
+            few = np.flatnonzero(here)
+            ids, vectors = self._ids[few], self._inner.reconstruct_batch(few)
+            return [nearest(query, ids, vectors, k) for query in queries]
         if not available or not len(queries):
-            nothing = Neighbours(np.empty(0, np.int64), np.empty(0, np.float32))
-            return [nothing] * len(queries)
+            return [Neighbours(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
         fetch = min(available, k + _SPARE)
         scores, rows = self._fetch(queries, fetch, here)
         return [
@@ -156,13 +166,18 @@ class FaissFlat(_FaissIndex):
 
 
 class FaissFloat16(_FaissIndex):
-    """Float16 rows: half the memory. Scores are those of the rounded rows, within 1e-3 of the exact ones."""
+    """Float16 rows: half the memory. Scores are those of the rounded rows; rows of a store are rounded already."""
 
     kind = "float16"
 
     @staticmethod
     def _empty(dimensions: int) -> Any:
         return faiss.IndexScalarQuantizer(dimensions, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+
+    @staticmethod
+    def _rounded(vectors: FloatMatrix) -> FloatMatrix:
+        # Half to even, like numpy and so like the store; FAISS alone would round halves up.
+        return vectors.astype(np.float16).astype(np.float32)
 
     @classmethod
     def _is_mine(cls, inner: Any) -> bool:

@@ -21,7 +21,7 @@ from indexes import store_vectors
 from indexes.errors import IndexesError, StorageFull, StoreDamaged
 from indexes.exact_index import ExactIndex
 from indexes.faiss_index import KINDS
-from indexes.store import Connection, Store, sync_folder
+from indexes.store import Connection, Store, file_bytes, sync_folder
 from indexes.store_vectors import Head
 from indexes.types import FloatMatrix, FloatVector, IdArray, Segment
 from indexes.vector_index import VectorIndex
@@ -217,7 +217,7 @@ class Segments:
 
     def bytes_on_disk(self) -> int:
         """Return the size of all segment files."""
-        return sum(path.stat().st_size for path in self._files.iterdir())
+        return sum(file_bytes(path) for path in self._files.iterdir())
 
 
 def last_row(segments: Sequence[Segment]) -> int:

@@ -20,6 +20,12 @@ Connection = sqlite3.Connection
 FILE_NAME = "store.db"
 PAGE_SIZE = 16_384
 """Bytes. A float16 vector of 1,536 takes 3.3 KB in such a page; at 4 KB pages one with float32 took 8.2 KB."""
+CACHE_KIB = 16_384
+"""Of pages for each connection: SQLite's own 2 MB are 125 such pages."""
+MAX_IDLE = 8
+"""Reading connections that are kept; more are opened for a peak and closed after it."""
+LOG_BYTES = 64 << 20
+"""What the log is cut back to after a large transaction."""
 BUSY_SECONDS = 10.0
 
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
@@ -140,8 +146,7 @@ class Store:
 
     def bytes_on_disk(self) -> int:
         """Return the size of the file and its log."""
-        files = (self.path, self.path.with_name(f"{FILE_NAME}-wal"))
-        return sum(file.stat().st_size for file in files if file.exists())
+        return file_bytes(self.path) + file_bytes(self.path.with_name(f"{FILE_NAME}-wal"))
 
     def _check_schema(self, connection: Connection) -> None:
         # A newer release may have migrated the file while this process had it open.
@@ -154,6 +159,8 @@ class Store:
         )
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         if readonly:
             connection.execute("PRAGMA query_only = ON")
         return connection
@@ -187,7 +194,7 @@ class Store:
             connection.close()
             raise
         with self._guard:
-            if not self._closed:
+            if not self._closed and len(self._idle) < MAX_IDLE:
                 self._idle.append(connection)
                 return
         connection.close()
@@ -195,6 +202,14 @@ class Store:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise StoreError(f"{self.path} was closed; open the collection again")
+
+
+def file_bytes(path: Path) -> int:
+    """Return the size of a file, 0 where there is none: logs and old segments go at any time."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def sync_folder(folder: Path) -> None:

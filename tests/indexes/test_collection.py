@@ -1,5 +1,6 @@
 """Documents in and out: change sets, conflicts, renames, removals, lists, texts, vectors by content."""
 
+import json
 import sqlite3
 
 import numpy as np
@@ -19,6 +20,7 @@ from indexes.errors import (
 )
 from indexes.store_changes import settled_renames
 from indexes.types import ChangeSet, DocumentRename, EmbeddingSpec, FileStat, Source
+from tests.conftest import shared_data
 from tests.indexes.corpus import EMBEDDING, SPEC, STAT, embed, put, query_vector, upsert, vectors_of
 
 
@@ -398,3 +400,18 @@ def test_chunks_without_vectors_are_found_by_words_until_they_come(collection: C
     best = collection.search("x", nearest, 5, "dense").hits[0]
     assert best.text == "apple bread\n"
     assert best.score == pytest.approx(1, abs=1e-3)
+
+
+def test_naughty_strings_go_in_and_out(folder, collection: Collection, source: Source) -> None:
+    """Every string that is known to break programs is stored, searched by itself, and removed without a trace."""
+    file = shared_data("naughty_strings") / "blns.json"
+    strings = sorted({text for text in json.loads(file.read_text("utf-8")) if text})
+    keys = put(collection, source, *(upsert(f"{n}", text, title=text) for n, text in enumerate(strings)))
+    for n, text in enumerate(strings):
+        assert collection.text(keys[f"{n}"]).text == text
+        collection.search(text, None, 3, "lexical")
+    collection.apply(ChangeSet(source.id, removals=tuple(keys.values())))
+    raw = sqlite3.connect(folder / "store.db")
+    raw.execute("INSERT INTO words_1 (words_1) VALUES ('integrity-check')")
+    assert raw.execute("SELECT * FROM words_1_vocabulary").fetchall() == []
+    raw.close()
