@@ -71,26 +71,29 @@ class Governor:
         lane = self._lanes[purpose]
         ends = None if lane.seconds is None else self._clock() + lane.seconds
         slot = self._slots.setdefault((role, purpose), asyncio.Semaphore(lane.concurrency))
+        limit = asyncio.timeout(lane.seconds)
         try:
-            async with asyncio.timeout(lane.seconds), slot:
+            async with limit, slot:
                 return await self._attempts(role, lane.tries, ends, operation)
         except TimeoutError:
+            if not limit.expired():
+                raise
             raise UpstreamTimeout(f"no answer to the {role} request in {lane.seconds} s; repeat in a while") from None
 
     async def _attempts(self, role: Role, tries: int, ends: float | None, operation: Callable[[], Awaitable[T]]) -> T:
-        malformed = 0
-        for attempt in range(tries):
-            await self._wait_for_lane(role, ends)
+        failed = malformed = 0
+        while True:
+            await self._wait_for_role(role, ends)
             try:
                 return await operation()
             except ProviderError as error:
-                malformed += isinstance(error, UpstreamMalformed)
-                wait = self._wait(attempt, error)
+                wait = self._wait(failed, error)
                 self._pause(role, error)
-                if attempt + 1 == tries or malformed > 1 or not self._worth(error, wait, ends):
+                failed += 1
+                malformed += isinstance(error, UpstreamMalformed)
+                if failed >= tries or malformed > 1 or not self._worth(error, wait, ends):
                     raise
             await self._sleep(wait)
-        raise AssertionError("a lane has at least one try")  # the loop returns or raises
 
     def _wait(self, attempt: int, error: ProviderError) -> float:
         """Seconds until the next try: full jitter, after what the upstream asked for."""
@@ -107,7 +110,7 @@ class Governor:
             until = self._clock() + min(error.retry_after, MAX_RETRY_AFTER)
             self._paused_until[role] = max(until, self._paused_until.get(role, 0.0))
 
-    async def _wait_for_lane(self, role: Role, ends: float | None) -> None:
+    async def _wait_for_role(self, role: Role, ends: float | None) -> None:
         """Wait while the upstream wants no request of this role; raise RateLimited where that outlasts the call."""
         while (left := self._paused_until.get(role, 0.0) - self._clock()) > 0:
             if ends is not None and self._clock() + left >= ends:
@@ -133,6 +136,11 @@ class GovernedEmbedder:
     def limits(self) -> RequestLimits:
         """What one call may carry."""
         return self._inner.limits
+
+    def speaks(self, text: str) -> bool:
+        """Whether the inner embedder knows the language of `text`; one that does not say knows all."""
+        inner: Callable[[str], bool] | None = getattr(self._inner, "speaks", None)
+        return inner is None or inner(text)
 
     async def embed_documents(self, texts: Sequence[str]) -> Embedded:
         """Embed up to `limits.inputs` texts in one request."""

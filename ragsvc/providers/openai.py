@@ -91,7 +91,7 @@ class Server:
             yield
         except ProviderError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # The SDK raises more than its own tree. No chain: its errors hold the request and the server's message.
             raise translate(error, Call(role, self.host, model)) from None
 
