@@ -1,6 +1,7 @@
 """The local embedder: all-MiniLM-L6-v2 on this machine's processor, long texts as averaged windows."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +18,8 @@ OVERLAP = 32
 """Word pieces that two windows of a long text share."""
 _INPUTS, _TOKENS = 32, 16_384
 """One request: some seconds of one core's work, so that progress moves and a cancelled run soon stops."""
+_MOST_WORKERS = 8
+"""Requests at work at once: each takes some 30 MB."""
 _READ = 4_000
 """Characters that are looked at to tell a text's script."""
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
@@ -29,8 +32,7 @@ _WORD = regex.compile(
 class LocalEmbedder:
     """Satisfies `ingest.protocols.Embedder`. The event loop stays free: the work is done in threads.
 
-    Documents are embedded one request at a time (the products already use every core), beside at most a query, which
-    waits for none of them.
+    Each core embeds one request of documents at a time; queries have threads of their own and wait for none of them.
     """
 
     languages = ("en",)
@@ -47,7 +49,9 @@ class LocalEmbedder:
         self.spec = spec
         self.limits = RequestLimits(_INPUTS, spec.input_limit, max(_TOKENS, spec.input_limit))
         self._model = model
-        self._documents = ThreadPoolExecutor(max_workers=1, thread_name_prefix="local-embedding")
+        self._documents = ThreadPoolExecutor(
+            min(os.cpu_count() or 1, _MOST_WORKERS), thread_name_prefix="local-embedding"
+        )
 
     async def embed_documents(self, texts: Sequence[str]) -> Embedded:
         """Embed texts of any length; shape (texts, 384). Tokens are the model's word pieces."""

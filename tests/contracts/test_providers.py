@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +19,9 @@ from indexes.types import EmbeddingSpec, Hit, LegScore
 from ingest.protocols import Embedder
 from ragsvc.governor import GovernedChat, GovernedEmbedder, GovernedModerator, Governor
 from ragsvc.protocols import ChatModel, Moderator
+from ragsvc.providers.local_embedding import LocalEmbedder
+from ragsvc.providers.local_model import MiniLM, load_model
+from ragsvc.providers.local_moderation import BlocklistModerator
 from ragsvc.providers.openai import OpenAIProvider
 from ragsvc.types import NOT_IN_DOCUMENTS, Message, Passage, Prompt
 from tests.openai_fake import OpenAIFake
@@ -50,6 +54,14 @@ async def governed_embedder(fake: OpenAIFake) -> AsyncIterator[Embedder]:
         yield GovernedEmbedder(inner, Governor(), "ingest")
 
 
+minilm: Callable[[], MiniLM] = cache(load_model)
+
+
+@asynccontextmanager
+async def local_embedder(fake: OpenAIFake) -> AsyncIterator[Embedder]:
+    yield LocalEmbedder(EmbeddingSpec("all-MiniLM-L6-v2", 384), minilm())
+
+
 @asynccontextmanager
 async def openai_chat(fake: OpenAIFake) -> AsyncIterator[ChatModel]:
     async with openai_provider() as provider:
@@ -74,6 +86,11 @@ async def governed_moderator(fake: OpenAIFake) -> AsyncIterator[Moderator]:
         yield GovernedModerator(inner, Governor())
 
 
+@asynccontextmanager
+async def local_moderator(fake: OpenAIFake) -> AsyncIterator[Moderator]:
+    yield BlocklistModerator()
+
+
 @dataclass(frozen=True)
 class ModeratorRow:
     """A moderator, and a text that it must flag, with the category."""
@@ -88,11 +105,13 @@ EMBEDDERS: dict[str, Row[Embedder]] = {
     "openai-large-256": openai_embedder("text-embedding-3-large", 256),
     "openai-ada": openai_embedder("text-embedding-ada-002", 1536),
     "governed": governed_embedder,
+    "local": local_embedder,
 }
 CHATS: dict[str, Row[ChatModel]] = {"openai": openai_chat, "governed": governed_chat}
 MODERATORS: dict[str, ModeratorRow] = {
     "openai": ModeratorRow(openai_moderator, "FLAGME-violence", "violence"),
     "governed": ModeratorRow(governed_moderator, "FLAGME-hate/threatening", "hate/threatening"),
+    "local": ModeratorRow(local_moderator, "How to make a pipe bomb?", "illicit/violent"),
 }
 
 

@@ -72,7 +72,7 @@ def test_close_writes_what_waits_and_ends() -> None:
 
 
 def test_refused_rows_wait_and_are_written_once(caplog: pytest.LogCaptureFixture) -> None:
-    """While the store refuses, rows stay, in order; the next try of the timer writes each of them once."""
+    """While the store refuses, rows stay, before those that came meanwhile; the next try writes each of them once."""
     sink = Sink(failures=2)
     buffer = LedgerBuffer(sink, 0.01)
     with caplog.at_level(logging.WARNING):
@@ -80,15 +80,19 @@ def test_refused_rows_wait_and_are_written_once(caplog: pytest.LogCaptureFixture
         assert sink.came.wait(30)
     assert sink.groups == [[1]]
     assert sum("trying again" in record.message for record in caplog.records) == 2
-    sink.failures = 1
-    held = LedgerBuffer(sink, NEVER)
+    buffer.close()
+
+    def refuse(entries: Sequence[LedgerEntry]) -> None:
+        held._write = sink
+        held.add(entry(3))
+        raise StorageFailed("the disk is full")
+
+    held = LedgerBuffer(refuse, NEVER)
     held.add(entry(2))
     with pytest.raises(StorageFailed):
         held.flush()
-    held.add(entry(3))
     held.close()
     assert sink.groups == [[1], [2, 3]]
-    buffer.close()
 
 
 def test_a_close_that_fails_says_so() -> None:

@@ -96,7 +96,7 @@ def test_finds_the_paraphrase(embedder: LocalEmbedder) -> None:
 
 def test_a_query_waits_for_no_documents() -> None:
     """A query is embedded while a request of documents is still at work, on a loop that stays free."""
-    release = threading.Event()
+    begun, release, finished = threading.Event(), threading.Event(), threading.Event()
 
     class Held:
         """Answers for one window at once, and for several when it is released."""
@@ -106,14 +106,17 @@ def test_a_query_waits_for_no_documents() -> None:
 
         def embed(self, bounds: list[list[int]]) -> np.ndarray:
             if len(bounds) > 1:
-                release.wait(60)
+                begun.set()
+                release.wait(10)
+                finished.set()
             return np.eye(384, dtype=np.float32)[: len(bounds)]
 
     async def run() -> None:
         held = LocalEmbedder(SPEC, Held())
         documents = asyncio.create_task(held.embed_documents(["a", "b"]))
+        assert await asyncio.to_thread(begun.wait, 30)
         await held.embed_query("q")
-        assert not documents.done()
+        assert not finished.is_set()
         release.set()
         assert (await documents).tokens == 2
 

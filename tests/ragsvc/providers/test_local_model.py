@@ -61,6 +61,14 @@ def test_a_text_in_a_batch_has_the_vector_it_has_alone(minilm: MiniLM, monkeypat
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
 
 
+def test_products_run_in_one_thread(minilm: MiniLM) -> None:
+    """Once the model is loaded, numpy's OpenBLAS starts no threads of its own; the model's vectors need none."""
+    from threadpoolctl import ThreadpoolController
+
+    pools = ThreadpoolController().select(prefix="libscipy_openblas").info()
+    assert [pool["num_threads"] for pool in pools] == [1] * len(pools)
+
+
 def test_no_window_gives_no_row(minilm: MiniLM) -> None:
     """An empty batch is answered by an empty matrix of the right width."""
     assert minilm.embed([]).shape == (0, 384)
@@ -116,7 +124,7 @@ def test_missing_package_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) ->
     assert_ways_out(caught.value)
 
 
-@pytest.mark.parametrize("missing", ["tokenizers", "safetensors"])
+@pytest.mark.parametrize("missing", ["tokenizers", "safetensors", "threadpoolctl"])
 def test_missing_extra_names_both_ways_out(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     """Without one of the extra's libraries, the same line, and it names the library."""
     real = builtins.__import__
@@ -151,17 +159,19 @@ def test_damaged_files_are_refused(tmp_path: Path, damaged: str) -> None:
     assert str(tmp_path) in str(caught.value)
 
 
-def test_another_model_is_refused(tmp_path: Path) -> None:
-    """A checkpoint of another shape is refused by its shape before a vector is made."""
+@pytest.mark.parametrize(
+    ("layers", "width", "kind", "says"),
+    [(12, 384, "float32", "12 layers of width 384 in float32"), (6, 768, "float32", "6 layers of width 768"),
+     (6, 384, "float16", "6 layers of width 384 in float16")],
+)  # fmt: skip
+def test_another_model_is_refused(tmp_path: Path, layers: int, width: int, kind: str, says: str) -> None:
+    """A checkpoint of another shape or precision is refused by it before a vector is made."""
     from safetensors.numpy import save_file
 
     shutil.copy(local_model._installed() / "tokenizer.json", tmp_path)
-    other = {
-        "embeddings.word_embeddings.weight": np.zeros((10, 768), np.float32),
-        "encoder.layer.0.output.dense.bias": np.zeros(768, np.float16),
-    }
-    save_file(other, tmp_path / "model.safetensors")
-    with pytest.raises(ConfigurationError, match="1 layers of width 768 in float16, float32"):
+    names = ["embeddings.word_embeddings.weight", *(f"encoder.layer.{n}.output.dense.weight" for n in range(layers))]
+    save_file({name: np.zeros((10, width), kind) for name in names}, tmp_path / "model.safetensors")
+    with pytest.raises(ConfigurationError, match=says):
         load_model(tmp_path)
 
 
