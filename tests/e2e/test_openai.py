@@ -25,6 +25,11 @@ Drain the casing before frost. Ice cracks the impeller housing.
 """
 
 
+def _openai(fake: OpenAIFake) -> dict[str, str]:
+    """Settings that take the stand-in for OpenAI's own host."""
+    return {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
+
+
 @pytest.fixture
 def fake():
     with OpenAIFake() as fake:
@@ -33,7 +38,7 @@ def fake():
 
 @pytest.fixture
 def ragsvc(tmp_path, fake):
-    return Ragsvc(tmp_path / "data", {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url})
+    return Ragsvc(tmp_path / "data", _openai(fake))
 
 
 @pytest.fixture
@@ -189,7 +194,7 @@ def test_moderation_that_fails_closes_the_gate(ragsvc, fake, folder):
 @pytest.mark.parametrize("fault", ["wrong key", "quota", "unreachable", "unknown model"])
 def test_a_provider_that_refuses_is_exit_4_with_one_line(tmp_path, fake, folder, fault):
     """A wrong key, an empty account, a dead server, an unknown model: exit 4, one line, no key in it, one request."""
-    settings = {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url}
+    settings = _openai(fake)
     if fault == "wrong key":
         settings["OPENAI_API_KEY"] = "sk-wrong-canary"
     if fault == "quota":
@@ -209,12 +214,7 @@ def test_an_interrupted_run_goes_on_without_paying_twice(tmp_path, fake, folder)
     """After Ctrl-C in mid-run the same command pays only what had not arrived: at most the requests in flight twice."""
     for number in range(60):
         (folder / f"note-{number}.md").write_text(f"# Note {number}\n\nIt is about subject {number * 7}.\n")
-    settings = {
-        "OPENAI_API_KEY": fake.key,
-        "OPENAI_BASE_URL": fake.base_url,
-        "RAGSVC_EMBED_BATCH": "4",
-        "RAGSVC_EMBED_CONCURRENCY": "2",
-    }
+    settings = _openai(fake) | {"RAGSVC_EMBED_BATCH": "4", "RAGSVC_EMBED_CONCURRENCY": "2"}
     ragsvc = Ragsvc(tmp_path / "data", settings)
     fake.latency = 0.15
     process = ragsvc.start("index", str(folder))
@@ -246,7 +246,7 @@ def test_another_spec_is_refused_and_an_unset_one_follows(ragsvc, fake, folder):
 
 def test_shorter_vectors_are_asked_for_and_kept(tmp_path, fake, folder):
     """A collection of text-embedding-3-large at 256 dimensions asks for them, and is searched by them."""
-    settings = {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url}
+    settings = _openai(fake)
     ragsvc = Ragsvc(tmp_path / "data", settings)
     model = ("--embedding-model", "text-embedding-3-large", "--dimensions", "256", "--chunk-tokens", "64")
     ragsvc.run("collections", "create", "short", *model)

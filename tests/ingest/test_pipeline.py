@@ -1,0 +1,304 @@
+"""A run over a real folder into a real collection: what is sent, what is visible, what a failure leaves."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from indexes.collection import Collection
+from indexes.types import ChunkSpec, EmbeddingSpec, IndexSpec
+from ingest import pipeline
+from ingest.errors import PathError, RunLocked, TooManyRemovals
+from ingest.pipeline import IngestOptions
+from ingest.protocols import Embedded, RequestLimits
+from ingest.types import IngestReport
+
+SPEC = IndexSpec(EmbeddingSpec("counting", 8), ChunkSpec(tokens=32, overlap=4))
+
+
+class CountingEmbedder:
+    """Deterministic unit vectors; remembers every text it was sent, and fails on texts that hold a word."""
+
+    spec = SPEC.embedding
+    limits = RequestLimits()
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.failing_word: str | None = None
+
+    async def embed_documents(self, texts: Sequence[str]) -> Embedded:
+        await asyncio.sleep(0)
+        if self.failing_word and any(self.failing_word in text for text in texts):
+            raise ConnectionError("scripted")
+        self.sent.extend(texts)
+        return Embedded(np.stack([_vector(text) for text in texts]), len(texts))
+
+    async def embed_query(self, text: str) -> Embedded:
+        return Embedded(_vector(text)[None], 1)
+
+
+def _vector(text: str) -> np.ndarray:
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+    vector = np.random.default_rng(seed).standard_normal(8).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+class World:
+    """A folder, a collection, and an embedder."""
+
+    def __init__(self, base: Path) -> None:
+        self.base, self.folder = base, base / "docs"
+        self.folder.mkdir(parents=True)
+        self.collection = Collection.create(base / "store", "abc123", SPEC, delta_rows=20)
+        self.embedder = CountingEmbedder()
+
+    def write(self, path: str, text: str) -> None:
+        file = self.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+    def index(self, path: Path | None = None, **options: object) -> IngestReport:
+        chosen = IngestOptions(inputs=4, concurrency=2, **options)
+        with pipeline.prepare(path or self.folder, self.collection, self.base / "locks", chosen) as prepared:
+            return asyncio.run(pipeline.apply(prepared, self.collection, self.embedder, chosen))
+
+    def plan(self, **options: object) -> pipeline.IngestPlan:
+        with pipeline.prepare(self.folder, self.collection, self.base / "locks", IngestOptions(**options)) as prepared:
+            return prepared.plan
+
+    def visible(self) -> dict[str, str]:
+        documents, _ = self.collection.documents(None, 1000, None)
+        return {document.path: self.collection.text(document.id).text for document in documents}
+
+    def close(self) -> None:
+        self.collection.close()
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+def _long(topic: str, sentences: int = 30) -> str:
+    return " ".join(f"Sentence {n} says that {topic} number {n * n} is of a kind." for n in range(sentences))
+
+
+def test_every_file_is_visible_and_each_text_sent_once(world):
+    """A first run sends each distinct embedded text once and makes every document's whole text visible."""
+    world.write("a.md", "# A\n\n" + _long("apples"))
+    world.write("b/c.txt", _long("pears"))
+    world.write("b/copy.txt", _long("pears"))
+    report = world.index()
+    assert world.visible() == {
+        path: (world.folder / path).read_text(encoding="utf-8") for path in ("a.md", "b/c.txt", "b/copy.txt")
+    }
+    assert len(world.embedder.sent) == len(set(world.embedder.sent)) == report.embedded_inputs == report.plan.inputs
+    assert world.collection.status().missing_vectors == 0
+
+
+def test_the_embedded_text_is_template_and_slice(world):
+    """What is sent is title and headings, then the slice; every chunk's slice is cut from the stored text."""
+    world.write("a.md", "# Pumps\n\n## Winter\n\nDrain the casing before frost.\n")
+    world.index()
+    assert any("Pumps" in text and "Winter" in text and "Drain the casing" in text for text in world.embedder.sent)
+    hit = world.collection.search("casing frost", None, 5, "lexical").hits[0]
+    stored = world.visible()["a.md"]
+    assert stored[hit.start : hit.end] == hit.text
+
+
+def test_an_edit_in_a_long_text_sends_few_chunks(world):
+    """A sentence inserted into a long text re-embeds only chunks near it."""
+    world.write("a.txt", _long("apples", 200))
+    world.index()
+    before = len(world.embedder.sent)
+    text = _long("apples", 200)
+    world.write("a.txt", text[:5000] + " A new sentence stands here. " + text[5000:])
+    world.index()
+    assert 1 <= len(world.embedder.sent) - before <= 10
+
+
+def test_a_dry_plan_writes_nothing(world):
+    """Preparing alone leaves no source, document or vector behind."""
+    world.write("a.txt", _long("apples"))
+    plan = world.plan()
+    assert plan.added == ("a.txt",)
+    assert plan.inputs > 1
+    assert plan.tokens > 100
+    assert world.collection.sources() == ()
+    assert world.collection.status().vectors == 0
+
+
+def test_a_failing_provider_leaves_whole_documents_and_the_next_run_pays_the_rest(world):
+    """After a failure documents are visible whole or not at all, and the same command pays only what is missing."""
+    for number in range(12):
+        world.write(f"{number:02}.txt", _long(f"thing {number}"))
+    world.write("99.txt", "The word calamity stands here alone.")
+    world.embedder.failing_word = "calamity"
+    with pytest.raises(ConnectionError):
+        world.index()
+    for path, text in world.visible().items():
+        assert text == (world.folder / path).read_text(encoding="utf-8")
+    assert world.collection.status().missing_vectors == 0
+    paid = list(world.embedder.sent)
+    world.embedder.failing_word = None
+    world.index()
+    assert len(world.visible()) == 13
+    assert len(world.embedder.sent) == len(set(world.embedder.sent))
+    assert world.embedder.sent[: len(paid)] == paid
+
+
+def test_an_unreadable_document_stays_as_stale_and_recovers(world):
+    """A file that turns into something unsupported keeps its old version as stale; read again, it is indexed again."""
+    world.write("a.txt", "Apples are fruit.")
+    world.write("b.txt", "Pears are fruit.")
+    world.index()
+    (world.folder / "a.txt").write_bytes(b"\x00\x01\x02\x03" * 100)
+    report = world.index()
+    assert [rejection.path for rejection in report.rejected] == ["a.txt"]
+    documents = {document.path: document for document in world.collection.documents(None, 10, None)[0]}
+    assert documents["a.txt"].state == "stale"
+    assert documents["a.txt"].state_reason == report.rejected[0].reason
+    assert world.visible()["a.txt"] == "Apples are fruit."
+    world.write("a.txt", "Apples are fruit.")
+    world.index()
+    assert {document.state for document in world.collection.documents(None, 10, None)[0]} == {"indexed"}
+
+
+def test_a_subfolder_and_a_single_file_of_a_source_are_synced_alone(world):
+    """Indexing a folder or file inside a known source touches nothing else of it; a folder above it is refused."""
+    world.write("a/x.txt", "Apples are fruit.")
+    world.write("b/y.txt", "Pears are fruit.")
+    world.index()
+    world.write("a/x.txt", "Apples are red.")
+    world.write("b/y.txt", "Pears are green.")
+    world.index(world.folder / "a")
+    assert world.visible() == {"a/x.txt": "Apples are red.", "b/y.txt": "Pears are fruit."}
+    world.index(world.folder / "b" / "y.txt")
+    assert world.visible()["b/y.txt"] == "Pears are green."
+    assert len(world.collection.sources()) == 1
+    with pytest.raises(PathError):
+        world.index(world.base)
+
+
+def test_mass_removal_needs_consent(world):
+    """A run that would remove most of 30 documents changes nothing unless it is allowed to."""
+    for number in range(30):
+        world.write(f"{number}.txt", f"Text number {number}.")
+    world.index()
+    for number in range(25):
+        (world.folder / f"{number}.txt").unlink()
+    with pytest.raises(TooManyRemovals):
+        world.index()
+    assert len(world.visible()) == 30
+    world.index(allow_empty=True)
+    assert len(world.visible()) == 5
+
+
+def test_a_second_run_of_the_same_source_is_refused(world):
+    """While one run holds the source's lock another is refused; when it ends, the next goes through."""
+    world.write("a.txt", "Apples are fruit.")
+    locks = world.base / "locks"
+    with (
+        pipeline.prepare(world.folder, world.collection, locks),
+        pytest.raises(RunLocked, match="another run"),
+        pipeline.prepare(world.folder, world.collection, locks),
+    ):
+        pass
+    assert world.index().applied == 1
+
+
+def test_a_document_removed_by_hand_comes_back_and_the_plan_says_so(world):
+    """A document removed by hand is named in the plan of the run that brings it back, without a token paid."""
+    world.write("a.txt", "Apples are fruit.")
+    world.write("b.txt", "Pears are fruit.")
+    world.index()
+    document = world.collection.documents(None, 1, None)[0][0]
+    world.collection.remove_document(document.id)
+    sent = len(world.embedder.sent)
+    report = world.index()
+    assert report.plan.returned == (document.path,)
+    assert len(world.embedder.sent) == sent
+
+
+def test_special_tokens_are_ordinary_text(world):
+    """A document that spells out a special token is indexed and found like any other."""
+    world.write("a.txt", "The mark <|endoftext|> ends a training text.")
+    world.index()
+    assert world.collection.search("endoftext mark", None, 5, "lexical").hits
+
+
+_names = st.sampled_from(["a.txt", "b.txt", "c/d.txt", "c/e.txt", "f.md"])
+_bodies = st.integers(0, 5).map(lambda n: _long(f"subject {n}", 6 + n))
+
+
+class Runs(RuleBasedStateMachine):
+    """Any history of edits, renames and removals, indexed at any time, equals the folder; nothing is paid twice."""
+
+    @initialize()
+    def begin(self) -> None:
+        import tempfile
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.world = World(Path(self.folder.name))
+        self.world.write("keep.txt", "This file is always here.")
+        self.synced = False
+
+    @rule(name=_names, body=_bodies)
+    def write(self, name: str, body: str) -> None:
+        self.world.write(name, body)
+        self.synced = False
+
+    @rule(name=_names)
+    def remove(self, name: str) -> None:
+        (self.world.folder / name).unlink(missing_ok=True)
+        self.synced = False
+
+    @rule(old=_names, new=_names)
+    def rename(self, old: str, new: str) -> None:
+        if (self.world.folder / old).exists():
+            (self.world.folder / new).parent.mkdir(exist_ok=True)
+            os.replace(self.world.folder / old, self.world.folder / new)  # noqa: PTH105
+        self.synced = False
+
+    @rule()
+    def index(self) -> None:
+        self.world.index(allow_empty=True)
+        self.synced = True
+
+    @rule()
+    def index_again(self) -> None:
+        if self.synced:
+            before = len(self.world.embedder.sent)
+            report = self.world.index(allow_empty=True)
+            assert (report.applied, len(self.world.embedder.sent)) == (0, before)
+
+    @invariant()
+    def equals_the_folder(self) -> None:
+        if getattr(self, "synced", False):
+            files = {
+                path.relative_to(self.world.folder).as_posix(): path.read_text(encoding="utf-8")
+                for path in self.world.folder.rglob("*")
+                if path.is_file()
+            }
+            assert self.world.visible() == files
+            assert len(self.world.embedder.sent) == len(set(self.world.embedder.sent))
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.close()
+            self.folder.cleanup()
+
+
+TestRuns = Runs.TestCase
+TestRuns.settings = settings(
+    max_examples=15, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+)
