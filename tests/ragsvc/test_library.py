@@ -1,0 +1,96 @@
+"""Collections by name and by document id, across processes."""
+
+import pytest
+
+from indexes.errors import NotFound
+from indexes.types import ChangeSet, DocumentUpsert, EmbeddingSpec, FileStat, IndexSpec
+from ragsvc.errors import BadRequest, CollectionExists, UnknownCollection
+from ragsvc.library import Library
+from ragsvc.service_store import ServiceStore
+
+SPEC = IndexSpec(EmbeddingSpec("test", 4))
+
+
+@pytest.fixture
+def open_library(tmp_path):
+    """Makes libraries over one data directory, each like a process of its own."""
+    stores, libraries = [], []
+
+    def make() -> Library:
+        store = ServiceStore.open(tmp_path / "data")
+        library = Library(tmp_path / "data", store, lambda: SPEC, delta_rows=100)
+        stores.append(store)
+        libraries.append(library)
+        return library
+
+    yield make
+    for library in libraries:
+        library.close()
+    for store in stores:
+        store.close()
+
+
+def _document() -> DocumentUpsert:
+    return DocumentUpsert("a.txt", None, b"h" * 32, FileStat(1, 1, 1, 1), "text/plain", "", "Apples.", {}, "t", ())
+
+
+def test_default_always_exists(open_library):
+    """`default` is listed and opened in an empty data directory, and made once."""
+    library = open_library()
+    assert library.names() == ("default",)
+    first = library.open("default")
+    assert open_library().open("default").id == first.id
+
+
+def test_an_unknown_collection_is_refused_with_the_known_ones(open_library):
+    """Opening or removing a name that is not there says which are."""
+    library = open_library()
+    library.create("papers", SPEC)
+    with pytest.raises(UnknownCollection, match="default, papers"):
+        library.open("paper")
+    with pytest.raises(UnknownCollection):
+        library.remove("paper")
+
+
+def test_a_name_is_taken_once_and_leaves_no_folder_behind(open_library, tmp_path):
+    """A second create of a name is refused, and what it had begun is gone."""
+    library = open_library()
+    library.create("papers", SPEC)
+    folders = set((tmp_path / "data" / "collections").iterdir())
+    with pytest.raises(CollectionExists):
+        open_library().create("papers", SPEC)
+    assert set((tmp_path / "data" / "collections").iterdir()) == folders
+
+
+@pytest.mark.parametrize("name", ["", "Big", "a b", "../x", "a/b", "-a", "x" * 65])
+def test_a_bad_name_is_refused(open_library, tmp_path, name):
+    """A name that is no plain word is refused and leaves no folder behind."""
+    with pytest.raises(BadRequest):
+        open_library().create(name, SPEC)
+    folder = tmp_path / "data" / "collections"
+    assert not folder.exists() or list(folder.iterdir()) == []
+
+
+def test_a_document_id_leads_to_its_collection(open_library):
+    """The collection of a document is found by its id alone; ids that name none are NotFound."""
+    library = open_library()
+    collection = library.create("papers", SPEC)
+    source = collection.add_source("/somewhere", "folder")
+    document_id = collection.apply(ChangeSet(source.id, upserts=(_document(),))).documents["a.txt"]
+    assert open_library().of_document(document_id).id == collection.id
+    for wrong in ("doc_zzzzzz0123456789abcdef", "doc_", "", "x" * 300, document_id.removeprefix("doc_")):
+        with pytest.raises(NotFound):
+            library.of_document(wrong)
+
+
+def test_what_another_process_removed_is_gone(open_library, tmp_path):
+    """A collection removed by one library is unknown to another that had it open, and its folder is gone."""
+    one, two = open_library(), open_library()
+    one.create("papers", SPEC)
+    opened = two.open("papers")
+    one.remove("papers")
+    with pytest.raises(UnknownCollection):
+        two.open("papers")
+    assert not (tmp_path / "data" / "collections" / opened.id).exists()
+    two.create("papers", SPEC)
+    assert one.open("papers").id != opened.id
