@@ -56,5 +56,12 @@ types:
 architecture:
 	@$(VENV)/lint-imports
 
+bench: setup-dev ## print the tables of the benchmarks
+	@$(VENV)/python -m benchmarks.chunking
+	@$(VENV)/python -m benchmarks.main_job
+
+soak: setup-dev ## the long form of the tests
+	@$(VENV)/python -m pytest -n 2 -m soak --timeout 3600
+
 clean: ## remove what `make` made, the data of `make run` included
 	rm -rf .venv .ragsvc

@@ -1,0 +1,106 @@
+"""Every command in README.md and docs/ is run."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import ROOT, Ragsvc, Server, environment
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def _commands(page: Path, language: str) -> list[str]:
+    blocks = [body for found, body in _BLOCK.findall(page.read_text(encoding="utf-8")) if found == language]
+    joined = "\n".join(blocks).replace("\\\n", " ")
+    return [line.strip() for line in joined.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working directory with the project's docs in it."""
+    folder = tmp_path_factory.mktemp("cwd")
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    return folder
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if _commands(page, "sh")], ids=lambda page: page.name)
+def test_commands_of_a_page_work_in_order(page, folder, tmp_path):
+    """The shell commands of a page, run one after another with the local provider, all succeed."""
+    Ragsvc(tmp_path / "data").index(folder / "docs")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for command in _commands(page, "sh"):
+        done = subprocess.run(
+            ["/bin/sh", "-c", command],
+            cwd=folder,
+            env=environment(tmp_path / "data") | {"PATH": path, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_requests_of_the_pages_are_answered(folder, tmp_path):
+    """Each curl command of the pages, sent to a running server, is answered with 200."""
+    ragsvc = Ragsvc(tmp_path / "data")
+    ragsvc.index(folder / "docs")
+    requests = [command for page in PAGES for command in _commands(page, "") if command.startswith("curl")]
+    assert len(requests) >= 3
+    with ragsvc.serve() as server:
+        first = server.ask("What is a collection?")["citations"][0]
+        for command in requests:
+            sent = command.replace("http://127.0.0.1:8000", server.url).replace("doc_...", first["document_id"])
+            sent = re.sub(r"start=\d+&end=\d+&version=\d+", "start=0&end=10&version=1", sent)
+            done = subprocess.run(
+                ["/bin/sh", "-c", sent + " -w '%{http_code}'"], capture_output=True, text=True, timeout=60, check=True
+            )
+            assert done.stdout.endswith("200"), f"{sent}\n{done.stdout}"
+
+
+def test_make_run_answers_and_stops(tmp_path):
+    """`make run` indexes docs/, prints two commands to try, the first of which is answered; Ctrl-C ends it."""
+    process = subprocess.Popen(
+        ["make", "run", "PORT=0"],
+        cwd=ROOT,
+        env=environment(tmp_path / "data"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    server = Server(process, "stdout")
+    try:
+        answer = server.ask("How do I index a folder?")
+        assert answer["status"] == "answered"
+        citation = answer["citations"][0]
+        text = server.json(
+            "GET", f"/documents/{citation['document_id']}/text?start={citation['start']}&end={citation['end']}"
+        )
+        assert text["text"] == citation["quote"]
+        assert server.ask("How long does sourdough bread rest?")["status"] == "not_in_documents"
+    finally:
+        os.killpg(process.pid, 2)
+        process.wait(timeout=40)
+        server.stop()
+    said = "".join(server.lines)
+    assert said.count("curl -s http://127.0.0.1") == 2
+    body = re.search(r"-d '(\{.*?\})'", said)
+    assert json.loads(body[1])["question"]
+    assert "Traceback" not in said
+
+
+def test_links_between_the_pages_lead_somewhere():
+    """Every relative link of README.md and docs/ names a file that is there."""
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
