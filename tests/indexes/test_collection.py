@@ -18,10 +18,11 @@ from indexes.errors import (
     StoreTooNew,
     VersionGone,
 )
+from indexes.store import Connection
 from indexes.store_changes import settled_renames
 from indexes.types import ChangeSet, DocumentRename, EmbeddingSpec, FileStat, Source
 from tests.conftest import shared_data
-from tests.indexes.corpus import EMBEDDING, SPEC, STAT, embed, put, query_vector, upsert, vectors_of
+from tests.indexes.corpus import EMBEDDING, SPEC, STAT, chunks_of, embed, put, query_vector, upsert, vectors_of
 
 
 def paths(collection: Collection, word: str) -> list[str]:
@@ -126,7 +127,7 @@ def test_lone_surrogates_are_refused_before_anything_is_written(collection: Coll
     """Half a surrogate pair in text, title or path is the caller's bug and changes nothing."""
     good = upsert("good", "apple")
     for bad in (upsert("a\ud800", "x"), upsert("a", "x", title="\udfff", chunks=())):
-        with pytest.raises(ValueError, match="surrogates"):
+        with collection._store.write(), pytest.raises(ValueError, match="surrogates"):  # without waiting to write
             collection.apply(ChangeSet(source.id, upserts=(good, bad)))
     with pytest.raises(ValueError, match="surrogates"):
         collection.apply(ChangeSet(source.id, renames=(DocumentRename("doc_x", "\ud800", STAT),)))
@@ -400,6 +401,52 @@ def test_chunks_without_vectors_are_found_by_words_until_they_come(collection: C
     best = collection.search("x", nearest, 5, "dense").hits[0]
     assert best.text == "apple bread\n"
     assert best.score == pytest.approx(1, abs=1e-3)
+
+
+def stage(connection: Connection, document_id: str, number: int, text: str) -> None:
+    """Write a version that waits for its vectors, as a batch does."""
+    cursor = connection.execute(
+        """INSERT INTO document_version (document_id, number, state, content_hash, size, mtime_ns, inode, scanned_ns,
+                                         content_type, title, characters, reader, created_at, metadata)
+           VALUES (?, ?, 'staged', x'00', 1, 1, 1, 1, 'text/plain', '', 1, 'r', '', '{}')""",
+        (document_id, number),
+    )
+    version_id = cursor.lastrowid
+    connection.execute("INSERT INTO version_text VALUES (?, ?)", (version_id, text))
+    (chunk,) = chunks_of(text)
+    chunk_id = connection.execute(
+        """INSERT INTO chunk (version_id, chunk_spec_id, ordinal, start, "end", tokens, heading_path, text_hash)
+           VALUES (?, 1, 0, 0, ?, 1, '[]', ?)""",
+        (version_id, len(text), chunk.text_hash),
+    ).lastrowid
+    connection.execute("INSERT INTO chunk_embedding VALUES (?, 1, ?)", (chunk_id, chunk.embedded_hash))
+
+
+def test_a_staged_version_is_invisible(collection: Collection, source: Source) -> None:
+    """Waiting versions show in no list, text, search or figure; a new live version takes their place."""
+    (key,) = put(collection, source, upsert("a", "apple")).values()
+    embed(collection, upsert("x", "staged"), upsert("y", "apple"))
+    with collection._store.write() as connection:
+        connection.execute("INSERT INTO document VALUES ('doc_new', ?, 'new', 'indexed', NULL)", (source.id,))
+        stage(connection, key, 2, "staged")
+        stage(connection, "doc_new", 1, "apple")
+    assert {path: entry.version for path, entry in collection.manifest(source.id).entries.items()} == {"a": 1}
+    assert [document.id for document in collection.documents(None, 9, None)[0]] == [key]
+    hits = collection.search("staged apple", query_vector("staged"), 9, "hybrid").hits
+    assert [(hit.text, hit.also) for hit in hits] == [("apple", ())]
+    status = collection.status()
+    assert (status.documents, status.chunks, status.missing_vectors) == (1, 1, 0)
+    for identity, version, error in ((key, 2, VersionGone), ("doc_new", None, NotFound)):
+        with pytest.raises(error):
+            collection.text(identity, version=version)
+    with pytest.raises(NotFound):
+        collection.document("doc_new")
+    applied = put(collection, source, upsert("new", "bread"), upsert("a", "cloud", (key, 1)))
+    assert applied == {"new": "doc_new", "a": key}
+    assert collection.document(key).version == 2
+    collection.remove_document("doc_new")
+    collection.remove_document(key)
+    assert collection.status().chunks == 0
 
 
 def test_naughty_strings_go_in_and_out(folder, collection: Collection, source: Source) -> None:

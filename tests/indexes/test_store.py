@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import sqlite3
 import stat
 import threading
@@ -100,21 +101,23 @@ def test_an_id_is_six_plain_characters(folder: Path, identity: str) -> None:
     assert not folder.exists()
 
 
-def test_a_newer_store_is_refused_to_the_byte(folder: Path) -> None:
-    """A store of a newer release, with changes still in its log, is left exactly as it was."""
-    Collection.create(folder, "abc123", SPEC).close()
-    newer = sqlite3.connect(folder / "store.db")
+def test_a_newer_store_is_refused_to_the_byte(folder: Path, tmp_path: Path) -> None:
+    """A store of a newer release, killed with changes still in its log, is left exactly as it was."""
+    Collection.create(tmp_path / "first", "abc123", SPEC).close()
+    newer = sqlite3.connect(tmp_path / "first" / "store.db")
     newer.execute(f"PRAGMA user_version = {migrations.SCHEMA_VERSION + 1}")
     newer.execute("INSERT INTO meta VALUES ('new', 'thing')")
     newer.commit()
+    folder.mkdir()
+    for name in ("store.db", "store.db-wal"):
+        shutil.copy(tmp_path / "first" / name, folder / name)
+    newer.close()
     before = files(folder)
+    assert set(before) == {"store.db", "store.db-wal"}
     for opening in (Collection.open, lambda at: Collection.create(at, "abc123", SPEC)):
         with pytest.raises(StoreTooNew, match="schema"):
             opening(folder)
-    assert {name: files(folder)[name] for name in ("store.db", "store.db-wal")} == {
-        name: before[name] for name in ("store.db", "store.db-wal")
-    }
-    newer.close()
+    assert {name: files(folder)[name] for name in before} == before
 
 
 def test_a_store_migrated_under_us_is_not_written(folder: Path, collection: Collection) -> None:
