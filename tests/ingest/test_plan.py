@@ -84,7 +84,15 @@ def summary(made: Plan) -> dict[str, object]:
 
 
 def expect(made: Plan, **parts: object) -> None:
-    nothing = {"added": [], "changed": [], "renamed": [], "removed": [], "touched": [], "unchanged": 0, "unreadable": []}
+    nothing = {
+        "added": [],
+        "changed": [],
+        "renamed": [],
+        "removed": [],
+        "touched": [],
+        "unchanged": 0,
+        "unreadable": [],
+    }
     assert summary(made) == nothing | parts
 
 
