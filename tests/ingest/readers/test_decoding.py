@@ -91,6 +91,7 @@ def test_a_few_damaged_characters_do_not_turn_utf8_into_something_else() -> None
     decoded = decode(good + b"\xe4\xb8" + good)
     assert decoded.text == "中文文档" * 40 + "\ufffd" + "中文文档" * 40
     assert decoded.metadata == {"replaced_characters": 1}
+    assert "\ufffd" not in decode("Ã©, Ã¨ é".encode("cp1252")).text
 
 
 def test_text_that_lies_about_its_mark_is_rejected() -> None:
