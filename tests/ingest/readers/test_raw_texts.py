@@ -19,6 +19,12 @@ def test_the_text_is_the_file(path: str) -> None:
     assert document.title == ""
 
 
+def test_zeros_are_dropped_and_offsets_count_without_them() -> None:
+    """Some NULs in a text are no reason to refuse it; sections are those of the text that is kept."""
+    document = read_text("a.md", "# O\0ne\n\0text\n# Two\n")
+    assert outline(document) == [(("One",), "# One\ntext\n"), (("Two",), "# Two\n")]
+
+
 def test_python_definitions_open_sections() -> None:
     """A top-level function or class opens a section with its decorators; methods do not."""
     code = "import x\n\n@a\n@b(1)\nasync  def go():\n    def inner(): ...\n\nclass C:\n    def m(self): ...\nx = 1\n"
