@@ -16,7 +16,7 @@ from indexes.filters import parse_filter
 from indexes.types import Filter, Mode
 from ingest.errors import IngestError, PathError, SettingsError
 from ingest.pipeline import ignore
-from ragsvc import __version__, asgi, terminal
+from ragsvc import __version__, terminal
 from ragsvc.compose import House
 from ragsvc.errors import BadRequest, RagsvcError
 from ragsvc.indexing import IndexOutcome, IndexRequest, index
@@ -169,6 +169,8 @@ def ask_command(question: str, k: int, where: str | None, collection: str, as_js
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 def serve_command(host: str, port: int) -> int:
     """Serve HTTP until interrupted."""
+    from ragsvc import asgi  # the web framework, which no other command needs
+
     return asgi.serve(load_settings(), host, port)
 
 
@@ -179,6 +181,8 @@ def serve_command(host: str, port: int) -> int:
 @click.option("--data-root", type=click.Path(path_type=Path), required=True)
 def quickstart_command(docs: Path, host: str, port: int, data_root: Path) -> int:
     """Index DOCS into a data directory of its own below DATA_ROOT, then serve it: what `make run` does."""
+    from ragsvc import asgi  # the web framework, which no other command needs
+
     asgi.check_bind(host)
     settings = load_settings()
     if "data_dir" not in settings.model_fields_set:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from indexes.types import EmbeddingSpec
 from ingest import tokens
@@ -17,13 +18,15 @@ from ragsvc.providers.local_chat import LocalChat
 from ragsvc.providers.local_embedding import LocalEmbedder
 from ragsvc.providers.local_model import MiniLM, load_model
 from ragsvc.providers.local_moderation import BlocklistModerator
-from ragsvc.providers.openai import OpenAIProvider
 from ragsvc.retrieval import Retrieval
 from ragsvc.service import Service
 from ragsvc.service_store import ServiceStore
 from ragsvc.settings import LOCAL_MODEL, Settings
 from ragsvc.specs import new_spec
 from ragsvc.types import Readiness, Role
+
+if TYPE_CHECKING:
+    from ragsvc.providers.openai import OpenAIProvider
 
 
 class House:
@@ -38,7 +41,6 @@ class House:
         )
         lanes = {**LANES, "ingest": replace(LANES["ingest"], concurrency=settings.embed_concurrency)}
         self._governor = Governor(lanes)
-        self._openai = OpenAIProvider()
         self._embedders: dict[tuple[EmbeddingSpec, Purpose], Embedder] = {}
 
     @cached_property
@@ -91,7 +93,8 @@ class House:
 
     async def aclose(self) -> None:
         """Close connections and files."""
-        await self._openai.aclose()
+        if "_openai" in vars(self):
+            await self._openai.aclose()
         self.library.close()
         self._store.close()
 
@@ -112,6 +115,12 @@ class House:
             )
         embedder = self._openai.embedder(spec, *self._server("embedding"), tokens.count)
         return GovernedEmbedder(embedder, self._governor, purpose)
+
+    @cached_property
+    def _openai(self) -> "OpenAIProvider":
+        from ragsvc.providers.openai import OpenAIProvider  # the SDK takes half a second to import
+
+        return OpenAIProvider()
 
     @cached_property
     def _local_model(self) -> MiniLM:

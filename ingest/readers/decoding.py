@@ -118,7 +118,7 @@ def looks_binary(data: bytes) -> bool:
         return False
     rest = sample.translate(None, _CONTROLS)
     controls = len(sample) - len(rest)
-    return bool(rest.strip()) and controls * (2 if _begins_utf8(sample) else 50) > len(sample)
+    return bool(rest.strip(b" \t\n\r\v\f\x1b")) and controls * (2 if _begins_utf8(sample) else 50) > len(sample)
 
 
 def _marked(data: bytes) -> str:

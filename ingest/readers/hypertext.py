@@ -5,10 +5,12 @@ is collapsed as a browser does, except in `<pre>`. Offsets are those of this tex
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from ingest.errors import Rejected
 from ingest.readers.decoding import clean, decode
 from ingest.readers.sections import Heading, by_headings, first_heading
 from ingest.types import Document
@@ -21,6 +23,8 @@ _DECLARED = re.compile(
     re.IGNORECASE,
 )
 _DECLARED_WITHIN = 4096
+_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
+_MAX_NESTING = 10_000  # Lexbor's time grows with the square of the depth: 0.3 s here; browsers stop at 512
 _SPACES = re.compile(r"[ \t\n\r\f]+")
 _UNSEEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
@@ -32,6 +36,12 @@ _BLOCKS_NAMES = (
 )
 _BLOCKS = frozenset(_BLOCKS_NAMES.split())
 _LINES = frozenset(("br", "caption", "dd", "dt", "figcaption", "legend", "li", "tbody", "tfoot", "thead", "tr"))
+# Elements that others close, or that hold nothing: leaving them open does not nest.
+_UNCLOSED_NAMES = (
+    "p li dd dt td th tr tbody thead tfoot caption colgroup option optgroup rb rt rp html head body area base br col"
+    " embed hr img input link meta source track wbr"
+)
+_UNCLOSED = frozenset(_UNCLOSED_NAMES.split())
 _CELLS = frozenset(("td", "th"))
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _SEPARATORS = ("", " ", " | ", "\n", "\n\n")  # the stronger, the later
@@ -43,6 +53,7 @@ def read(data: bytes, content_type: str) -> Document:
     declared = _DECLARED.search(data, 0, _DECLARED_WITHIN)
     label = (declared[1] or declared[2]).decode("ascii") if declared else ""
     decoded = decode(data, label)
+    _require_shallow(decoded.text)
     tree = LexborHTMLParser(decoded.text)
     page = _Page()
     if tree.root is not None:
@@ -56,6 +67,24 @@ def read(data: bytes, content_type: str) -> Document:
         metadata=decoded.metadata,
         reader=f"{NAME}-{VERSION}",
     )
+
+
+def _require_shallow(text: str) -> None:
+    """Refuse what is nested so deeply that parsing it would take minutes; judged by the tags left open."""
+    left_open: Counter[str] = Counter()
+    depth = 0
+    for found in _TAG.finditer(text):
+        tag = found[2].lower()
+        if tag in _UNCLOSED:
+            continue
+        if not found[1]:
+            left_open[tag] += 1
+            depth += 1
+        elif left_open[tag]:
+            left_open[tag] -= 1
+            depth -= 1
+        if depth > _MAX_NESTING:
+            raise Rejected("limit", f"more than {_MAX_NESTING:,} elements, one in another")
 
 
 def _title(tree: LexborHTMLParser) -> str:

@@ -84,6 +84,8 @@ def headings_of(text: str) -> Iterator[Heading]:
 def plain(inline: str) -> str:
     """Return a heading's inline Markdown as plain text: marks, link targets, anchors and tags dropped."""
     inline = inline[:_INLINE_LENGTH]
+    if not _MARKED.search(inline):
+        return " ".join(inline.split())
     spans: list[str] = []
 
     def keep(text: str) -> str:
@@ -105,6 +107,7 @@ def plain(inline: str) -> str:
 
 
 _INLINE_LENGTH = 2_000  # no heading is longer, and the patterns below may look at a character often
+_MARKED = re.compile(r"[`\\{<\[*_~&\0]")
 _CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 _ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 _ANCHOR = re.compile(r"[ \t]*\{[:#.][^{}]*\}[ \t]*$")

@@ -19,7 +19,7 @@ _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1*[ \t]*$")
 _SHORTEST = 4  # docutils takes a shorter underline only where it is as long as the title
 _ROLE = re.compile(r":[\w.+-]+:(?=`)")
 _TARGET = re.compile(r"\s*<[^<>`]*>(?=`)")
-_REFERENCE = re.compile(r"(`|\w)__?(?!\w)")
+_REFERENCE = re.compile(r"(`|(?<!\w)[^\W_][\w.-]*?)__?(?!\w)")
 _MARKS = re.compile(r"`{1,2}|(?<!\w)\*{1,2}(?=\S)|(?<=\S)\*{1,2}(?!\w)")
 _HEADING_LENGTH = 1_000
 

@@ -1,6 +1,8 @@
 import os
+import shutil
 import socket
 import stat
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,8 +97,17 @@ def test_a_single_file_is_a_root(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [".git/config", "a/node_modules/x.md", ".venv/lib/readme.md", "__pycache__/x.txt", ".env", ".env.local"]
-    + ["~$report.docx", "._a.md", ".~lock.a.odt#", "a.md.swp", ".ssh/id", "Thumbs.db", ".ragsvc/run/x.txt"],
+    [
+        ".git/config",
+        "a/node_modules/x.md",
+        ".venv/a.md",
+        ".env",
+        ".env.local",
+        "~$a.docx",
+        "._a.md",
+        "a.md.swp",
+        ".ssh/a",
+    ],
 )
 def test_well_known_names_are_left_out_without_a_word(root: Path, name: str) -> None:
     """Version control, caches, leftovers and secrets are neither listed nor reported."""
@@ -166,15 +177,8 @@ def test_pipes_sockets_and_devices_are_never_opened(root: Path) -> None:
 
 def test_a_name_that_is_not_utf8_is_reported(root: Path) -> None:
     """Such a file is shown with replacement characters, and a folder of that kind is not entered."""
-    for name in (b"bad\xff.md", b"dir\xfe"):
-        path = os.path.join(os.fsencode(root), name)
-        if name.endswith(b".md"):
-            with open(path, "wb"):
-                pass
-        else:
-            os.mkdir(path)
-            with open(os.path.join(path, b"x.md"), "wb"):
-                pass
+    write(root / os.fsdecode(b"bad\xff.md"))
+    write(root / os.fsdecode(b"dir\xfe") / "x.md")
     found = scan(root)
     assert reasons(found) == {"bad\ufffd.md": "encoding", "dir\ufffd": "encoding"}
     assert not found.files
@@ -197,11 +201,8 @@ def test_folders_nested_too_deeply_end_the_descent(root: Path) -> None:
     assert list(reasons(found).values()) == ["limit"]
 
 
-def test_what_may_not_be_read_is_reported(tmp_path_factory: pytest.TempPathFactory, unprivileged: None) -> None:
+def test_what_may_not_be_read_is_reported(unprivileged: None) -> None:
     """A file and a folder without permission are `permission`, and their neighbours are listed and read."""
-    import shutil
-    import tempfile
-
     base = Path(tempfile.mkdtemp(dir="/tmp"))
     try:
         locked = write(base / "locked.md")
