@@ -30,7 +30,7 @@ _GAIN = 0.15
 """Share that each further sentence must add."""
 _HEADING_WORTH = 0.7
 """A heading names a thing and says nothing of it: text that holds as much goes before it."""
-_FEW_WORDS = 3
+_FEW_WORDS = 2
 """A statement between two markers with fewer words is read with its sentence's beginning, and then with its end."""
 _LARGEST_RANGE = 50
 
