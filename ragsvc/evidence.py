@@ -49,7 +49,7 @@ _STOP_TEXT = """
     most much must my need needed needs no nor not now of off on once one only or other our out over own please same
     shall she should show so some such tell than that the their them then there these they this those through to too
     under until up us use used uses using very want was way we were what when where which while who whom whose why will
-    with without would you your yours s t re ve ll d m
+    with without work works would you your yours s t re ve ll d m
     为何 如何 多少 几个 有关 关于 以及 因为 所以 请问 可以 这个 那个 一个 有几 何时 为了
 """
 _STOP_WORDS = frozenset(_STOP_TEXT.split())
