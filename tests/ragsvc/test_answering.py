@@ -4,7 +4,7 @@ import asyncio
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ragsvc.answering import Answering, events, house_sentence, read_reply
@@ -184,6 +184,7 @@ def test_silence_is_understood(reply: str, rest: str | None) -> None:
     texts("NOT_IN_DOCUMENTS", "NOT_IN_", "DOCUMENTS", "not_in_documents", "NOT\\_IN", "[1]"),
     st.sampled_from(["stop", "length"]),
 )
+@example("x NOT_NOT_IN_DOCUMENTSIN_DOCUMENTS", "stop")
 def test_the_token_never_leaves(text: str, finish: str) -> None:
     """Wherever it stands, also where a removal would put it together again."""
     reply = ChatReply(text, finish, None, "m", 1, 1)  # type: ignore[arg-type]

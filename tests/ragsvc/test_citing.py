@@ -126,8 +126,9 @@ def test_a_citation_carries_its_hit() -> None:
 
 def test_offsets_that_do_not_fit_are_not_cited() -> None:
     """A passage whose range is not as long as its text can't be checked: its marker stays, no citation is made."""
-    broken = dataclasses.replace(hit(CHINA, 10), end=11)
-    assert cite("北京是首都[1]。", (Passage(1, broken),)) == ("北京是首都[1]。", ())
+    for end in (11, 10 + len(CHINA) + 1):
+        broken = dataclasses.replace(hit(CHINA, 10), end=end)
+        assert cite("北京是首都[1]。", (Passage(1, broken),)) == ("北京是首都[1]。", ())
 
 
 def test_blank_passages_and_answers() -> None:

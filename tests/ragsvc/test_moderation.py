@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import regex
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ragsvc.errors import ProviderError, RateLimited, UpstreamMalformed, UpstreamTimeout
@@ -34,6 +34,8 @@ def test_windows_cover_the_text(text: str) -> None:
 
 
 @given(texts() | st.builds(lambda text, times: text * times, texts(), st.integers(1, 40)))
+@example("好。\u0301" * 900)
+@example("👩‍👩‍👧‍👦" * 700)
 def test_no_segment_ends_inside_a_grapheme(text: str) -> None:
     """Families, flags and accents are released whole."""
     borders = {0, *(match.end() for match in regex.finditer(r"\X", text))}
@@ -87,6 +89,15 @@ def test_the_ledger_releases_the_contiguous_passed_prefix(marks: list[tuple[int,
     assert ledger.released() == text[: ledger.covered]
     if not any(j.verdict.flagged for j in judged) and ledger.covered < len(text):
         assert ledger.covered not in passed
+
+
+def test_a_flag_withdraws_what_another_window_passed() -> None:
+    """Text that a passed and a flagged window share does not leave."""
+    ledger = Ledger("0123456789")
+    ledger.record(Judgement(0, 6, PASSED))
+    assert ledger.released() == "012345"
+    ledger.record(Judgement(4, 10, FLAGGED))
+    assert ledger.released() == "0123"
 
 
 def test_the_ledger_takes_no_judgement_of_another_text() -> None:

@@ -99,7 +99,7 @@ def test_ordinary_markup_stays() -> None:
 def test_unseen_steering_is_left_out() -> None:
     """Bidirectional overrides and tag characters, which people can't see, do not reach the model."""
     assert neutral("a\u202eb\u2066c\U000e0041\U000e0042d") == "abcd"
-    assert neutral("<\u202e/passage>") == "‹/passage>"
+    assert neutral("<\u202e/pass\U000e0041age>") == "‹/passage>"
 
 
 def test_a_name_cannot_forge_a_line() -> None:

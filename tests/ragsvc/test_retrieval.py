@@ -18,6 +18,7 @@ from tests.ragsvc.parts import result
 
 SMALL = EmbeddingSpec("small", 4)
 LARGE = EmbeddingSpec("large", 8)
+OTHER = EmbeddingSpec("other", 4)
 
 
 class _Collection:
@@ -130,6 +131,18 @@ def test_a_generation_that_changes_on_the_way_is_asked_again() -> None:
         retrieved = _retrieve(collection, embedder=Changing if at_embedding else _Embedder)
         assert (retrieved.embedding_model, retrieved.embedding_tokens) == ("large", 10)
         assert [search[1] for search in collection.searches] == [(4,), (8,)]
+
+
+def test_vectors_of_another_model_are_not_compared() -> None:
+    """Hits that were found while the collection went over to a model of the same width are thrown away."""
+    collection = _Collection()
+
+    def change() -> None:
+        collection.spec = IndexSpec(OTHER)
+
+    collection.on_search = change
+    retrieved = _retrieve(collection)
+    assert (retrieved.embedding_model, retrieved.result.generation) == ("other", 2)
 
 
 def test_a_collection_that_keeps_changing_is_given_up() -> None:
