@@ -118,15 +118,17 @@ class ExactIndex:
         """
         queries = checked_queries(queries, k, self.dimensions)
         ids, vectors = self.ids, self.vectors
-        if allowed is not None:
-            here = np.flatnonzero(np.isin(ids, allowed))
-            ids, vectors = ids[here], vectors[here]
+        here = np.arange(len(ids)) if allowed is None else np.flatnonzero(np.isin(ids, allowed))
+        # A copy of few rows is cheaper than a product with all; of many rows it is not.
+        if len(here) < len(ids) // 4:
+            ids, vectors, here = ids[here], vectors[here], np.arange(len(here))
         step = max(1, _PRODUCT_CELLS // max(1, len(ids)))
         found: list[Neighbours] = []
         for start in range(0, len(queries), step):
             batch = queries[start : start + step]
-            for query, scores in zip(batch, batch @ vectors.T, strict=True):
-                near = contenders(scores, k)
+            products = batch @ vectors.T
+            for query, scores in zip(batch, products if len(here) == len(ids) else products[:, here], strict=True):
+                near = here[contenders(scores, k)]
                 found.append(nearest(query, ids[near], vectors[near], k))
         return found
 

@@ -1,0 +1,364 @@
+"""One suite for every kind of vector index, compared by value with plain float64 arithmetic.
+
+The checks are functions of a class, so that they can be run on broken indexes too: a suite that a wrong cosine passes
+is worth nothing.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexes.errors import InvalidQuery, InvalidVectors, StoreDamaged
+from indexes.exact_index import ExactIndex
+from indexes.faiss_index import KINDS
+from indexes.types import Neighbours
+from tests.conftest import shared_data
+
+SCORE_TOLERANCE = 2e-7
+"""Scores are rounded once to float32, to within 6e-8 near 1; lengths may be 1 % off, so scores reach 1.02."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kind of index and what it makes of a vector when it stores it."""
+
+    index: type
+    stored: Callable[[np.ndarray], np.ndarray] = lambda vectors: vectors
+
+
+ROWS = {
+    "exact": Row(KINDS["exact"]),
+    "flat": Row(KINDS["flat"]),
+    "float16": Row(KINDS["float16"], lambda vectors: vectors.astype(np.float16)),
+}
+
+
+def unit(vectors) -> np.ndarray:
+    """Return rows of unit length."""
+    vectors = np.asarray(vectors, dtype=np.float64)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def random_rows(count: int, dimensions: int, seed: int = 0) -> np.ndarray:
+    return unit(np.random.default_rng(seed).standard_normal((count, dimensions)))
+
+
+def oracle(row: Row, ids, vectors, queries, k: int, allowed=None) -> list[list[tuple[int, float]]]:
+    """Return for each query the (id, score) of the k best, by float64 products and a plain sort."""
+    stored = row.stored(vectors).astype(np.float64)
+    chosen = None if allowed is None else {int(one) for one in allowed}
+    answers = []
+    for query in queries.astype(np.float64):
+        scored = [(int(one), float((vector * query).sum())) for one, vector in zip(ids, stored, strict=True)]
+        kept = [pair for pair in scored if chosen is None or pair[0] in chosen]
+        answers.append(sorted(kept, key=lambda pair: (-np.float32(pair[1]), pair[0]))[:k])
+    return answers
+
+
+def assert_same(found: list[Neighbours], expected: list[list[tuple[int, float]]]) -> None:
+    assert len(found) == len(expected)
+    for neighbours, pairs in zip(found, expected, strict=True):
+        assert neighbours.ids.dtype == np.int64
+        assert neighbours.scores.dtype == np.float32
+        np.testing.assert_allclose(neighbours.scores, [score for _, score in pairs], rtol=0, atol=SCORE_TOLERANCE)
+        assert neighbours.ids.tolist() == [one for one, _ in pairs]
+
+
+def check(row: Row, ids, vectors, queries, k: int, allowed=None) -> None:
+    ids = np.asarray(ids, dtype=np.int64)
+    allowed = None if allowed is None else np.asarray(allowed, dtype=np.int64)
+    index = row.index.build(ids, vectors)
+    assert (index.size, index.dimensions) == vectors.shape
+    assert_same(index.search(queries, k, allowed), oracle(row, ids, vectors, queries, k, allowed))
+
+
+def check_widths(row: Row) -> None:
+    for dimensions in (1, 2, 7, 256, 384, 1536, 3072):
+        vectors = random_rows(60, dimensions, seed=dimensions)
+        ids = np.random.default_rng(1).permutation(10_000)[:60]
+        check(row, ids, vectors, random_rows(3, dimensions, seed=2), 10)
+
+
+def check_k(row: Row) -> None:
+    vectors = random_rows(20, 8)
+    for k in (1, 2, 19, 20, 21, 10_000):
+        check(row, range(20), vectors, vectors[:2], k)
+    check(row, [7], vectors[:1], vectors[1:3], 5)
+    check(row, [], vectors[:0], vectors[:3], 5)
+    check(row, range(20), vectors, vectors[:0], 5)
+
+
+def check_allowed(row: Row) -> None:
+    vectors = random_rows(700, 16)
+    ids = np.arange(700) * 3 + 5
+    worst = ids[np.argsort(vectors @ vectors[0])[:4]]
+    for allowed in (
+        [],
+        [2],
+        [1, 2, 3, 10**12],
+        ids[:1],
+        worst,
+        ids[::2],
+        ids[100:650],
+        ids,
+        [*ids, *range(9_000, 9_100)],
+    ):
+        for k in (1, 10, 1_000):
+            check(row, ids, vectors, vectors[:2], k, allowed)
+    check(row, ids, vectors, vectors[:1], 10, np.repeat(ids[:3], 2))
+
+
+def check_ties(row: Row) -> None:
+    one = random_rows(1, 384, seed=9)
+    ids = np.random.default_rng(3).permutation(600)
+    check(row, ids, np.repeat(one, 600, axis=0), one, 7)
+    check(row, ids, np.repeat(one, 600, axis=0), np.repeat(one, 40, axis=0), 7)
+    check(row, ids, np.repeat(one, 600, axis=0), one, 7, ids[:400])
+    groups = np.repeat(random_rows(6, 384, seed=4), 100, axis=0)
+    for k in (1, 99, 100, 101, 350):
+        check(row, ids, groups, one, k)
+    check(row, ids[:8], np.tile(np.eye(4, dtype=np.float32), (2, 1)), np.eye(4, dtype=np.float32), 5)
+
+
+def check_signs(row: Row) -> None:
+    vectors = unit([[1, 0], [-1, 0], [0, 1], [1, 1], [-1, -1]])
+    check(row, [10, 11, 12, 13, 14], vectors, unit([[1, 0], [-1, 0], [-3, -1]]), 5)
+    # Of rows that are not quite of unit length, cosine and distance disagree: the product counts.
+    check(row, [1, 2], np.array([[0.992, 0.0], [0.9975, 0.0999]], np.float32), unit([[1, 0]]), 2)
+
+
+def check_batches(row: Row) -> None:
+    vectors = random_rows(300, 64)
+    check(row, range(300), vectors, random_rows(70, 64, seed=5), 10)
+    index = row.index.build(np.arange(300), vectors)
+    together, alone = index.search(vectors[:40], 5), [index.search(vectors[i : i + 1], 5)[0] for i in range(40)]
+    for left, right in zip(together, alone, strict=True):
+        assert left.ids.tolist() == right.ids.tolist()
+        assert left.scores.tolist() == right.scores.tolist()
+
+
+CHECKS = [check_widths, check_k, check_allowed, check_ties, check_signs, check_batches]
+
+
+@pytest.fixture(params=ROWS)
+def row(request) -> Row:
+    return ROWS[request.param]
+
+
+@pytest.mark.parametrize("one", CHECKS, ids=lambda one: one.__name__)
+def test_agrees_with_plain_arithmetic(row, one):
+    """Ids and scores are those of float64 products, in every corner of k, filter, width and tie."""
+    one(row)
+
+
+def broken(name: str, change: Callable[[Neighbours], Neighbours], k_more: int = 0, drop_filter: bool = False) -> Row:
+    """Return an index that answers wrongly in one way."""
+
+    class Broken(ExactIndex):
+        def search(self, queries, k, allowed=None):
+            found = super().search(queries, k + k_more, None if drop_filter else allowed)
+            return [change(Neighbours(one.ids.copy(), one.scores.copy())) for one in found]
+
+    Broken.__name__ = name
+    return Row(Broken)
+
+
+def padded(one: Neighbours) -> Neighbours:
+    return Neighbours(np.append(one.ids, -1), np.append(one.scores, np.float32(-3.4e38)))
+
+
+BROKEN = [
+    broken("distance", lambda one: Neighbours(one.ids, 2 - 2 * one.scores)),
+    broken("half angle", lambda one: Neighbours(one.ids, (1 + one.scores) / 2)),
+    broken("worst first", lambda one: Neighbours(one.ids[::-1], one.scores[::-1])),
+    broken("padding", padded),
+    broken("one too many", lambda one: one, k_more=1),
+    broken("filter ignored", lambda one: one, drop_filter=True),
+    broken("filter after k", lambda one: Neighbours(one.ids[one.ids % 2 == 0], one.scores[one.ids % 2 == 0])),
+    broken("positions for ids", lambda one: Neighbours(np.arange(len(one.ids)), one.scores)),
+    broken("coarse", lambda one: Neighbours(one.ids, np.round(one.scores, 4))),
+    broken("float64", lambda one: Neighbours(one.ids, one.scores.astype(np.float64))),
+    Row(KINDS["float16"]),  # as if it kept float32
+]
+
+
+@pytest.mark.parametrize("wrong", BROKEN, ids=lambda wrong: wrong.index.__name__)
+def test_the_suite_sees_a_wrong_index(wrong):
+    """Each way of answering wrongly fails at least one check."""
+    failures = []
+    for one in CHECKS:
+        try:
+            one(wrong)
+        except AssertionError:
+            failures.append(one)
+    assert failures
+
+
+@st.composite
+def small_cases(draw):
+    """Draw rows on a coarse grid, so that ties and equal rows are frequent, and a query with k and filter."""
+    dimensions = draw(st.integers(1, 4))
+    vector = st.lists(st.integers(-2, 2), min_size=dimensions, max_size=dimensions).filter(any)
+    vectors = draw(st.lists(vector, max_size=30))
+    ids = draw(st.lists(st.integers(0, 60), min_size=len(vectors), max_size=len(vectors), unique=True))
+    queries = draw(st.lists(vector, min_size=1, max_size=3))
+    allowed = draw(st.none() | st.lists(st.integers(0, 70), max_size=40))
+    rows = unit(vectors) if vectors else np.empty((0, dimensions), np.float32)
+    return ids, rows, unit(queries), draw(st.integers(1, 40)), allowed
+
+
+@pytest.mark.parametrize("name", ROWS)
+@given(case=small_cases())
+@settings(max_examples=100, deadline=None)
+def test_small_cases_agree(name, case):
+    """Any small set of rows, with equal rows and ties, is answered like the oracle answers."""
+    check(ROWS[name], *case)
+
+
+def test_real_vectors_agree(row):
+    """Real OpenAI vectors of four settings are ranked as plain arithmetic ranks them."""
+    folder = shared_data("openai_vectors")
+    for file in sorted(folder.glob("*.npy")):
+        vectors = np.load(file)
+        check(row, np.arange(len(vectors)) + 100, vectors, vectors, 10)
+
+
+def test_saved_and_loaded_it_answers_the_same(row, tmp_path):
+    """What is loaded has the size, the width and every answer of what was saved; so has an empty one."""
+    for count in (0, 1, 200):
+        vectors, ids = random_rows(count + 5, 24), np.random.default_rng(8).permutation(2**40 + np.arange(count))
+        index = row.index.build(ids, vectors[:count])
+        path = tmp_path / f"{count}.index"
+        index.save(path)
+        loaded = row.index.load(path)
+        assert (loaded.kind, loaded.size, loaded.dimensions) == (index.kind, count, 24)
+        assert loaded.kind in KINDS
+        for allowed in (None, ids[: count // 2]):
+            assert_same(
+                loaded.search(vectors[-5:], 9, allowed), oracle(row, ids, vectors[:count], vectors[-5:], 9, allowed)
+            )
+        loaded.save(tmp_path / "again")
+        assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_foreign_files_are_refused(row, tmp_path):
+    """A missing file, other bytes, a torn file and a file of another kind are errors, not an index."""
+    path = tmp_path / "index"
+    with pytest.raises(FileNotFoundError):
+        row.index.load(path)
+    row.index.build(np.arange(50), random_rows(50, 8)).save(path)
+    whole = path.read_bytes()
+    others = [b"", b"\0" * 100, b"not an index", whole[: len(whole) // 2], whole[:10]]
+    for other in ROWS.values():
+        if other.index is not row.index:
+            other.index.build(np.arange(50), random_rows(50, 8)).save(path)
+            others.append(path.read_bytes())
+    for data in others:
+        path.write_bytes(data)
+        with pytest.raises(StoreDamaged):
+            row.index.load(path)
+
+
+def test_a_file_that_cannot_be_written_is_an_os_error(row, tmp_path):
+    """Saving into a folder that does not exist is an OSError for every kind."""
+    with pytest.raises(OSError, match="nowhere"):
+        row.index.build(np.arange(2), random_rows(2, 4)).save(tmp_path / "nowhere" / "index")
+
+
+GOOD = random_rows(3, 4)
+BAD_ROWS = {
+    "nan": (range(3), np.where(np.eye(3, 4) > 0, np.nan, GOOD)),
+    "infinite": (range(3), np.where(np.eye(3, 4) > 0, np.inf, GOOD)),
+    "zero": (range(3), GOOD * [[1], [0], [1]]),
+    "too long": (range(3), GOOD * 1.02),
+    "too short": (range(3), GOOD * 0.98),
+    "overflowing": (range(3), np.full((3, 4), 1e300)),
+    "negative id": ([0, -1, 2], GOOD),
+    "id twice": ([0, 1, 1], GOOD),
+    "id beyond int64": (np.array([0, 1, 2**63], dtype=np.uint64), GOOD),
+    "ids as floats": ([0.0, 1.0, 2.0], GOOD),
+    "too few ids": (range(2), GOOD),
+    "too many ids": (range(4), GOOD),
+    "flat vectors": (range(3), GOOD[0, :3]),
+    "no width": ([], np.empty((0, 0), np.float32)),
+    "whole numbers": (range(3), np.eye(3, 4, dtype=np.int64)),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ROWS)
+def test_bad_rows_are_refused(row, case):
+    """Whatever is not one finite unit vector per distinct id from 0 is refused before it is indexed."""
+    ids, vectors = BAD_ROWS[case]
+    with pytest.raises(InvalidVectors):
+        row.index.build(np.asarray(ids), vectors)
+
+
+def test_bad_queries_are_refused(row):
+    """Queries of another width or shape, not finite or without unit length, and k below 1, are errors."""
+    index = row.index.build(np.arange(3), GOOD)
+    wrong = [
+        GOOD[:, :3],
+        GOOD[0],
+        GOOD[:1] * np.nan,
+        GOOD[:1] * np.inf,
+        GOOD[:1] * 0,
+        GOOD[:1] * 2,
+        np.eye(1, 4, dtype=int),
+    ]
+    for queries in wrong:
+        with pytest.raises(InvalidVectors):
+            index.search(queries, 3)
+    for k in (0, -1):
+        with pytest.raises(InvalidQuery):
+            index.search(GOOD, k)
+
+
+def test_the_callers_arrays_stay_the_callers(row):
+    """Neither a later change of the arrays given to `build`, nor their layout or float type, changes an answer."""
+    vectors, ids = random_rows(20, 6).astype(np.float64), np.arange(20, dtype=np.int32)
+    expected = oracle(row, ids, vectors.astype(np.float32), GOOD_6, 5)
+    for given_rows in (vectors, np.asfortranarray(vectors), vectors.astype(np.float32)):
+        given_ids = ids.copy()
+        index = row.index.build(given_ids, given_rows)
+        kept = given_rows.copy()
+        given_rows[:] = 0
+        given_ids[:] = 0
+        assert_same(index.search(GOOD_6, 5), expected)
+        vectors = kept.astype(np.float64)
+
+
+GOOD_6 = random_rows(2, 6, seed=11)
+
+
+def test_many_threads_get_the_answers_of_one(row, tmp_path):
+    """Searches from eight threads at once, filtered and not, give what one thread gets."""
+    vectors = random_rows(2_000, 32)
+    index = row.index.build(np.arange(2_000), vectors)
+    filters = [None, np.arange(0, 2_000, 2), np.arange(700), np.arange(3)]
+
+    def ask(number: int) -> list[list[int]]:
+        found = index.search(vectors[number : number + 3], 10, filters[number % 4])
+        return [[*one.ids.tolist(), *one.scores.tolist()] for one in found]
+
+    alone = [ask(number) for number in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(200))) == alone
+
+
+def test_every_kind_is_in_the_suite():
+    """A new kind of index must be given a row here."""
+    assert {name: row.index for name, row in ROWS.items()} == KINDS
+    assert {index.kind for index in KINDS.values()} == set(KINDS)
+
+
+@pytest.mark.soak
+def test_a_large_index_agrees(row, tmp_path: Path):
+    """100,000 rows with whole groups of equal ones are answered like the oracle answers."""
+    vectors = np.concatenate([random_rows(90_000, 64), np.repeat(random_rows(10, 64, seed=3), 1_000, axis=0)])
+    check(row, np.random.default_rng(2).permutation(100_000), vectors, vectors[[5, 95_000]], 500)
