@@ -73,6 +73,14 @@ def test_lines_of_markdown_are_told_apart() -> None:
     ]
 
 
+@pytest.mark.parametrize("text", ["1. " * 60_000, "? " * 60_000, "` " * 60_000, "- " * 60_000 + "x", "a.b" * 40_000])
+@pytest.mark.timeout(60)
+def test_hostile_texts_take_linear_time(text: str) -> None:
+    """Marks without sentences, and ticks without code, do not make each position look at all the others."""
+    assert sentences(text)
+    code_spans(text)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
