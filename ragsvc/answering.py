@@ -41,7 +41,9 @@ Pricing = Callable[[str, int, int], float | None]
 
 _TOKEN = NOT_IN_DOCUMENTS.replace("_", r"\\?_")
 _ANY_TOKEN = re.compile(_TOKEN, re.IGNORECASE)
-_OPENING_TOKEN = re.compile(rf"[\s\"'`*_#>(\[“‘「-]*{_TOKEN}(?!\w)[\"'`*_)\]”’」.:!,;。：，！\-–—]*\s*", re.IGNORECASE)
+_OPENING_TOKEN = re.compile(
+    rf"[\s\"'`*_#>(\[“‘「-]*{_TOKEN}(?!\w)[ \t\"'`*_)\]”’」.:!,;。：，！\-–—]*\s*", re.IGNORECASE
+)
 _QUOTES = " \"'`*"
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _KANA = re.compile(r"[\u3040-\u30ff]")

@@ -30,8 +30,8 @@ _GAIN = 0.15
 """Share that each further sentence must add."""
 _HEADING_WORTH = 0.7
 """A heading names a thing and says nothing of it: text that holds as much goes before it."""
-_FEW_WORDS = 3
-"""A statement between two markers with fewer words than this is read with its sentence's beginning."""
+_FEW_WORDS = 2
+"""A statement between two markers with fewer words is read with its sentence's beginning, and then with its end."""
 _LARGEST_RANGE = 50
 
 _NUMBERS = r"\d{1,9}(?:\s?[-–,，、]\s?\d{1,9})*"
@@ -164,8 +164,10 @@ def _statement(plain: str, spans: Sequence[Unit], at: int, previous_end: int, ma
         return plain[spans[at + 1].start : spans[at + 1].end] if at + 1 < len(spans) else ""
     span = spans[at]
     stop = min(span.end, marker.start)
-    part = plain[max(span.start, previous_end) : stop]
-    return part if len(content(part)) >= _FEW_WORDS else plain[span.start : stop]
+    for start in (max(span.start, previous_end), span.start):
+        if len(content(plain[start:stop])) >= _FEW_WORDS:
+            return plain[start:stop]
+    return plain[span.start : span.end]
 
 
 class _Cited:

@@ -39,6 +39,7 @@ _CLOSERS = "\"'”’»)\\]}」』）】》〉*_`"
 _END = re.compile(rf"[。！？｡]+[{_CLOSERS}]*|[.!?…]+[{_CLOSERS}]*(?=\s)")
 _ABBREVIATED = "e.g i.e eg ie cf vs dr mr mrs ms prof fig figs eq al approx st jr sr z.b d.h u.a bzw ca"
 _ABBREVIATIONS = frozenset(_ABBREVIATED.split())
+_FULL_STOPS = "。！？｡"
 _LAST_WORD = re.compile(r"[^\W\d_][\w.]*$")
 _LETTER = re.compile(r"[^\W\d_]")
 
@@ -49,7 +50,7 @@ _STOP_TEXT = """
     most much must my need needed needs no nor not now of off on once one only or other our out over own please same
     shall she should show so some such tell than that the their them then there these they this those through to too
     under until up us use used uses using very want was way we were what when where which while who whom whose why will
-    with without would you your yours s t re ve ll d m
+    with without work works would you your yours s t re ve ll d m
     为何 如何 多少 几个 有关 关于 以及 因为 所以 请问 可以 这个 那个 一个 有几 何时 为了
 """
 _STOP_WORDS = frozenset(_STOP_TEXT.split())
@@ -228,21 +229,22 @@ def _inline_code(text: str) -> Iterator[tuple[int, int]]:
 
 def _split(text: str, block: Unit) -> Iterator[Unit]:
     start = block.start
+    letter = _LETTER.search(text, start, block.end)
     for match in _END.finditer(text, block.start, block.end):
-        if _ends_sentence(text, start, match, block.end):
+        says = letter is not None and letter.start() < match.start()
+        if match[0][0] in _FULL_STOPS or (says and _ends_sentence(text, match, block)):
             yield from _trimmed(text, start, match.end(), block.kind)
             start = match.end()
+            if letter is not None and letter.start() < start:
+                letter = _LETTER.search(text, start, block.end)
     yield from _trimmed(text, start, block.end, block.kind)
 
 
-def _ends_sentence(text: str, start: int, match: re.Match[str], block_end: int) -> bool:
-    if match[0][0] in "。！？｡":
-        return True
-    before = text[start : match.start()]
-    following = text[match.end() : min(block_end, match.end() + 80)].lstrip()[:1]
-    if following.islower() or not _LETTER.search(before):
+def _ends_sentence(text: str, match: re.Match[str], block: Unit) -> bool:
+    """Whether a Latin mark ends a sentence: not before a small letter, nor after an abbreviation or an initial."""
+    if text[match.end() : min(block.end, match.end() + 80)].lstrip()[:1].islower():
         return False
-    word = _LAST_WORD.search(before[-40:])
+    word = _LAST_WORD.search(text[max(block.start, match.start() - 40) : match.start()])
     if match[0][0] != "." or word is None:
         return True
     return word[0].lower() not in _ABBREVIATIONS and not (len(word[0]) == 1 and word[0].isupper())

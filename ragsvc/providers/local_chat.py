@@ -2,9 +2,10 @@
 
 No model writes here. A sentence is judged by the share of the question's words that it holds, rare ones counting more;
 what its headings say is part of it, at a discount. Whether that is an answer is decided from the share and, where the
-passages were also found by meaning, from the cosine of question and passage: each alone is easily fooled. The bounds
-were chosen on questions about a real documentation tree and on questions about other subjects; docs/local.md shows the
-measures.
+passages were also found by meaning, from the cosine of question and passage: each alone is easily fooled.
+
+The bounds were chosen on 20 questions about FastAPI's documentation (155 files) and 20 about other subjects, and then
+tried on 20 and 20 more: 18 of 20 answered, 17 from the right file, none of the 20 others. By words alone: 17, 15 and 2.
 """
 
 import re
@@ -18,7 +19,11 @@ from ragsvc.types import NOT_IN_DOCUMENTS, ChatReply, Passage, Prompt
 MODEL = "extractive"
 
 ENOUGH_WORDS = 0.5
-"""Share of the question that one place must hold where there is no cosine to go by."""
+"""Share of the question that one place must hold where there is no cosine to go by.
+
+On 501 questions of cmrc2018 (Chinese), half of them about articles that were not indexed: 78 % of the one half and 3 %
+of the other are answered; at 0.4 it is 91 % and 6 %, at 0.6 64 % and 2 %.
+"""
 CLOSE = 0.5
 """Cosine (all-MiniLM-L6-v2) from which question and passage are about the same thing."""
 ENOUGH_WHEN_CLOSE = 0.3
