@@ -211,23 +211,26 @@ class _Cutter:
         for low, high in ((half, last), (quarter, half)):
             for kind in borders.KINDS:
                 found = [cut for cut in borders.within(kind, self._text, low, high) if not self._inside[cut]]
-                if found and (cut := self._best(start, found)):
+                if found and (cut := self._fitting(start, borders.ranked(self._text, found))):
                     return cut
         for low, high in ((half, last), (fresh, half)):
-            found = [cut for cut in range(low + 1, high + 1) if not self._inside[cut]]
-            if found and (cut := self._best(start, found)):
+            if cut := self._fitting(start, borders.ranked_graphemes(self._text, self._inside, low, high)):
                 return cut
         return None
 
-    def _best(self, start: int, found: list[int]) -> tuple[int, int] | None:
-        """Return the cut with the highest fingerprint among those that fit, and the slice's tokens."""
-        too_far = len(self._text) + 1
-        for _, cut in sorted([(borders.fingerprint(self._text, cut), cut) for cut in found], reverse=True):
+    def _fitting(self, start: int, ranked: Sequence[int]) -> tuple[int, int] | None:
+        """Return the first of the ranked cuts that fits, and the slice's tokens.
+
+        What lies behind a cut that did not fit is not tried; after each miss a wider gap is left, so that even
+        where many characters make one token a few trials do.
+        """
+        too_far, gap = len(self._text) + 1, 0
+        for cut in ranked:
             if cut < too_far:
                 size = self._tokens.count(start, cut)
                 if size <= self._limit:
                     return cut, size
-                too_far = cut
+                too_far, gap = cut - gap, 2 * gap + 1
         return None
 
     def _cut_anywhere(self, start: int, end: int) -> tuple[int, int]:
@@ -252,9 +255,13 @@ class _Cutter:
             for start in borders.within(kind, self._text, low, end - 1):
                 if not self._inside[start] and self._tokens.count(start, end) <= self._overlap:
                     return start
-        for start in range(low + 1, end):
-            if not self._inside[start] and self._tokens.count(start, end) <= self._overlap:
-                return start
+        start, gap = low + 1, 1
+        while start < end:
+            if not self._inside[start]:
+                if self._tokens.count(start, end) <= self._overlap:
+                    return start
+                gap *= 2
+            start += gap
         return end
 
 

@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import re
 import zlib
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Final
 
@@ -55,7 +55,7 @@ class TextTokens:
     """One text, encoded once: how many tokens any slice of it has.
 
     Inside one text cl100k_base has *sure borders*: places where a new stretch of `PATTERN` begins wherever the
-    matching started and whatever follows. Between two of them the tokens of a slice are the tokens of the whole text,
+    matching started and wherever it ends. Between two of them the tokens of a slice are the tokens of the whole text,
     so a slice costs two look-ups plus the encoding of its two rims.
     """
 
@@ -65,8 +65,8 @@ class TextTokens:
         self._ends = _character_ends(text)
         """For each token the number of characters that have begun where it ends; rises, shape (tokens,)."""
         self._before: dict[int, int] = {}
-        self._heads: dict[int, tuple[int, int]] = {}
-        self._tails: dict[int, tuple[int, int]] = {}
+        self._heads: dict[int, tuple[int, int]] = {0: (0, 0)}
+        self._tails: dict[int, tuple[int, int]] = {len(text): (len(text), len(self._ends))}
 
     def before(self, position: int) -> int:
         """Return how many tokens of the text end at `position` or before it: exact at a sure border, else about."""
@@ -82,29 +82,24 @@ class TextTokens:
 
     def count(self, start: int, end: int) -> int:
         """Return `count(text[start:end])`, exactly."""
-        first, behind = self._head(start)
-        last, rest = self._tail(end)
-        if start < first <= last:
-            return behind + rest
-        return count(self.text[start:end])
+        first, head = self._head(start)
+        last, tail = self._tail(end)
+        return head + tail if first <= last else count(self.text[start:end])
 
     def _head(self, start: int) -> tuple[int, int]:
-        """Return the first sure border behind `start`, with the tokens up to it less those of the text before it.
-
-        The border is `start` itself where none is near.
-        """
+        """Return the first sure border from `start` on, and the tokens up to it less those of the text before it."""
         if start not in self._heads:
-            match = _SURE_BORDER.search(self.text, start, start + _RIM)
-            at = match.end() if match else start
-            self._heads[start] = at, count(self.text[start:at]) - self.before(at)
+            match = _SURE_BORDER.search(self.text, start - 1, start + _RIM)
+            at = match.end() if match else len(self.text) + 1
+            self._heads[start] = at, count(self.text[start:at]) - self.before(at) if match else 0
         return self._heads[start]
 
     def _tail(self, end: int) -> tuple[int, int]:
-        """Return the last sure border up to `end`, with the tokens of the text before it and of the rim behind it."""
+        """Return the last sure border up to `end`, and the tokens of the text before it and of the rim behind it."""
         if end not in self._tails:
-            match = _LAST_SURE_BORDER.search(self.text, max(0, end - _RIM), min(end + 1, len(self.text)))
-            at = match.end() - 1 if match else 0
-            self._tails[end] = at, (self.before(at) + count(self.text[at:end]) if match else 0)
+            match = _LAST_SURE_BORDER.search(self.text, max(0, end - _RIM), end + 1)
+            at = match.end() - 1 if match else -1
+            self._tails[end] = at, self.before(at) + _count_rim(self.text[at:end]) if match else 0
         return self._tails[end]
 
 
@@ -113,10 +108,10 @@ _MARKED: Final = (
     r"[\t\n\r\"(),.:;!?\u2018-\u201d\u2026\u3001\u3002\u3008-\u3011\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f]",
 )
 """Letters and digits, and marks, whose class is the same in every version of Unicode."""
-_SURE_BORDER: Final = re.compile(rf"\S(?= )|{_MARKED[0]}(?={_MARKED[1]})")
-"""Ends at a sure border: no alternative of `PATTERN` reads on from a mark or letter to a space, nor from a letter or
-digit to a mark."""
-_LAST_SURE_BORDER: Final = regex.compile(rf"(?r)\S |{_MARKED[0]}{_MARKED[1]}")
+_SURE_BORDER: Final = re.compile(rf"\S(?= )|\n(?=\S)|{_MARKED[0]}(?={_MARKED[1]})")
+"""Ends at a sure border: no alternative of `PATTERN` reads on from a mark or letter to a space, from the end of a line
+to a mark or letter, or from a letter or digit to a mark."""
+_LAST_SURE_BORDER: Final = regex.compile(rf"(?r)\S |\n\S|{_MARKED[0]}{_MARKED[1]}")
 """The same, searched from the right; ends one character behind the border."""
 _RIM: Final = 512
 """Characters within which a sure border is looked for; a text without one there is encoded."""
@@ -126,6 +121,10 @@ def _character_ends(text: str) -> Counts:
     """Return for each token of `text` the number of characters that have begun where it ends."""
     ids = encoding().encode_to_numpy(text, disallowed_special=())  # the ids of encode_ordinary, without a list
     return np.cumsum(_characters_begun()[ids], dtype=np.int64)
+
+
+_count_rim = lru_cache(maxsize=4096)(count)
+"""What stands between the last sure border and a cut is mostly one mark and white space."""
 
 
 @cache

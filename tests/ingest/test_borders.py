@@ -1,0 +1,54 @@
+"""Tests of where a text may be cut."""
+
+import pytest
+import regex
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest import borders
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "pieces"),
+    [
+        ("PARAGRAPH", "One.\n\nTwo\n \n  three\nfour", ["One.\n\n", "Two\n \n", "  three\nfour"]),
+        ("PARAGRAPH", "One.\r\n\r\nTwo", ["One.\r\n\r\n", "Two"]),
+        ("SENTENCE", "It is. So? “Yes!” Well", ["It is. ", "So? ", "“Yes!” ", "Well"]),
+        ("SENTENCE", "e.g. this, 3.14, 1. List, J. Doe", ["e.g. this, 3.14, 1. List, J. Doe"]),
+        ("SENTENCE", "in 2019. Then", ["in 2019. ", "Then"]),
+        ("SENTENCE", "x = 1\n    y = 2\n", ["x = 1\n", "    y = 2\n"]),
+        ("SENTENCE", "他说：“好。”然后走了！真的？？是；", ["他说：“好。”", "然后走了！", "真的？？", "是；"]),
+        ("SENTENCE", "「はい。」と言った。\n次", ["「はい。」", "と言った。\n", "次"]),
+        ("CLAUSE", "a, b; c: d,e 10:30 一，二、三", ["a, ", "b; ", "c: ", "d,e 10:30 一，", "二、", "三"]),
+        ("WORD", "one two\tthree\u3000four", ["one ", "two\t", "three\u3000", "four"]),
+    ],
+)
+def test_kinds_of_borders(kind: str, text: str, pieces: list[str]) -> None:
+    """Each kind finds its borders, behind the white space and the closing marks that belong to the left."""
+    cuts = [cut for cut in borders.within(getattr(borders, kind), text, 0, len(text)) if cut < len(text)]
+    assert [text[low:high] for low, high in zip([0, *cuts], [*cuts, len(text)], strict=True)] == pieces
+
+
+def test_only_borders_of_the_window() -> None:
+    """The start is outside, the end inside; white space that goes on behind the end is not cut."""
+    assert borders.within(borders.WORD, "a b c    d", 2, 4) == [4]
+    assert borders.within(borders.WORD, "a b c    d", 4, 7) == []
+    assert borders.within(borders.WORD, "a b c    d", 4, 9) == [9]
+
+
+@given(
+    st.text(st.sampled_from("a \r\n\u0301\u0600é中\u200d👩🚀🇩🇪क\u094dषि각각\u00ad\u200b\x00❤\ufe0f🏽ำ"), max_size=60)
+)
+def test_graphemes_are_those_of_unicode(text: str) -> None:
+    """The positions inside graphemes are exactly those between which `\\X` puts no border."""
+    ends = {match.end() for match in regex.finditer(r"\X", text)} | {0}
+    assert [bool(flag) for flag in borders.inside_graphemes(text)] == [at not in ends for at in range(len(text) + 1)]
+
+
+def test_fingerprint_is_of_the_surroundings_alone() -> None:
+    """The same characters beside a border give the same number at any distance from the start; others another."""
+    left, right = "sixteen letters!", "and sixteen more"
+    there = borders.fingerprint(left + right, 16)
+    assert borders.fingerprint("more before " + left + right + " and behind", 28) == there
+    assert borders.fingerprint(left + right.upper(), 16) != there
+    assert borders.fingerprint("short", 2) == 0xFFFFFFFF & borders.fingerprint("short", 2)
