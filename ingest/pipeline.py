@@ -94,18 +94,17 @@ def prepare(
     source = next((known for known in sources if known.root == str(target.root)), None)
     with _run_lock(locks, target.root), Spool() as spool:
         manifest = _manifest(collection, source, target)
-        scan = walk.scan(target.root, target.under)
         found = compare(
-            scan,
+            walk.scan(target.root, target.under),
             manifest,
-            lambda file: _hash(target.root, file, options.max_bytes),
+            lambda file: walk.hash_file(target.root, file, options.max_bytes),
             verify=options.verify,
             allow_empty=options.allow_empty,
             reader_changed=lambda entry: not registry.is_current(entry.path, entry.reader),
         )
         preparation = _Preparation(collection, target.root, options, spool)
         preparation.read(found, on_event)
-        yield preparation.finished(found, scan.rejections, source, manifest.source.kind)
+        yield preparation.finished(found, source, manifest.source.kind)
 
 
 async def apply(
@@ -162,13 +161,6 @@ def _manifest(collection: CollectionPort, source: Source | None, target: walk.Ta
     return collection.manifest(source.id, target.under)
 
 
-def _hash(root: Path, file: ScannedFile, limit: int) -> bytes | Rejection:
-    try:
-        return walk.content_hash(walk.read(root, file, limit))
-    except Rejected as rejected:
-        return Rejection(file.path, rejected.reason, rejected.detail)
-
-
 @dataclass(slots=True)
 class _Preparation:
     """Reads and cuts documents into the spool, counting what their vectors would cost."""
@@ -203,9 +195,7 @@ class _Preparation:
         if document_id is not None:
             self.stale.append((document_id, rejection.reason))
 
-    def finished(
-        self, found: Plan, rejections: tuple[Rejection, ...], source: Source | None, kind: SourceKind
-    ) -> Prepared:
+    def finished(self, found: Plan, source: Source | None, kind: SourceKind) -> Prepared:
         """Return the run."""
         added = tuple(file.path for file in found.added)
         by_hand = self.collection.removed_by_hand(source.id) if source else frozenset()
@@ -216,7 +206,7 @@ class _Preparation:
             renamed=tuple((entry.path, file.path) for entry, file in found.renamed),
             removed=tuple(entry.path for entry in found.removed),
             unchanged=found.unchanged + len(found.touched),
-            rejected=(*rejections, *self.rejected),
+            rejected=tuple(self.rejected),
             chunks=self.chunks,
             inputs=len(self.wanted),
             tokens=sum(self.wanted.values()),

@@ -4,6 +4,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from threadpoolctl import ThreadpoolController
+
 from indexes.types import EmbeddingSpec
 from ingest import tokens
 from ingest.protocols import Embedder
@@ -34,6 +36,7 @@ class House:
 
     def __init__(self, settings: Settings) -> None:
         """Opens `service.db`; nothing upstream is asked."""
+        _one_thread_a_product()
         self.settings = settings
         self._store = ServiceStore.open(settings.data_dir)
         self.library = Library(
@@ -144,6 +147,12 @@ class House:
     def _server(self, role: Role) -> tuple[str | None, str | None]:
         key = self.settings.api_key_of(role)
         return self.settings.base_url_of(role), None if key is None else key.get_secret_value()
+
+
+def _one_thread_a_product() -> None:
+    # Our products are small and several run at once. OpenBLAS's own threads gain little on them and, on a busy machine,
+    # wait for each other: a query then took 98 ms instead of 8.
+    ThreadpoolController().select(prefix="libscipy_openblas").limit(limits=1)
 
 
 _ROLES: tuple[Role, ...] = ("embedding", "chat", "moderation")

@@ -48,10 +48,10 @@ def new_spec(
         check_chunking(tokens, overlap)
     except ValueError as error:
         raise ConfigurationError(f"{error}: change RAGSVC_CHUNK_TOKENS or RAGSVC_CHUNK_OVERLAP") from None
-    if tokens + template.MOST_TOKENS > embedding.input_limit:
+    if tokens + template.HEADER_TOKENS > embedding.input_limit:
         raise ConfigurationError(
             f"chunks of {tokens} tokens do not fit the model's {embedding.input_limit} with their headings: "
-            f"set RAGSVC_CHUNK_TOKENS to {embedding.input_limit - template.MOST_TOKENS} or less"
+            f"set RAGSVC_CHUNK_TOKENS to {embedding.input_limit - template.HEADER_TOKENS} or less"
         )
     return IndexSpec(embedding, ChunkSpec(tokens, overlap))
 

@@ -129,13 +129,11 @@ class MiniLM:
 def load_model(folder: Path | None = None) -> MiniLM:
     """Load the model from a folder with model.safetensors and tokenizer.json, None for the installed package's.
 
-    From then on each of numpy's products runs in one thread, in the whole process. Raises ConfigurationError, one line
-    that names the ways out, when the model or the extra `local` is missing or damaged.
+    Raises ConfigurationError, one line that names the ways out, when it or the extra `local` is missing or damaged.
     """
     try:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
-        from threadpoolctl import ThreadpoolController
     except ImportError as error:
         raise ConfigurationError(f"the local model can't be used: {error}. {_WAYS_OUT}") from None
     folder = folder or _installed()
@@ -147,9 +145,6 @@ def load_model(folder: Path | None = None) -> MiniLM:
     try:
         tensors = load_file(folder / _WEIGHTS)
         _check(tensors)
-        # A product this small gains little from OpenBLAS's own threads, and on a busy machine they wait for each other:
-        # a query then took 98 ms instead of 8. Callers run several passes at once instead.
-        ThreadpoolController().select(prefix="libscipy_openblas").limit(limits=1)
         return MiniLM(_tokenizer(folder / _TOKENIZER), tensors)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ConfigurationError(

@@ -61,14 +61,6 @@ def test_a_text_in_a_batch_has_the_vector_it_has_alone(minilm: MiniLM, monkeypat
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
 
 
-def test_products_run_in_one_thread(minilm: MiniLM) -> None:
-    """Once the model is loaded, numpy's OpenBLAS starts no threads of its own; the model's vectors need none."""
-    from threadpoolctl import ThreadpoolController
-
-    pools = ThreadpoolController().select(prefix="libscipy_openblas").info()
-    assert [pool["num_threads"] for pool in pools] == [1] * len(pools)
-
-
 def test_no_window_gives_no_row(minilm: MiniLM) -> None:
     """An empty batch is answered by an empty matrix of the right width."""
     assert minilm.embed([]).shape == (0, 384)
@@ -124,7 +116,7 @@ def test_missing_package_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) ->
     assert_ways_out(caught.value)
 
 
-@pytest.mark.parametrize("missing", ["tokenizers", "safetensors", "threadpoolctl"])
+@pytest.mark.parametrize("missing", ["tokenizers", "safetensors"])
 def test_missing_extra_names_both_ways_out(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     """Without one of the extra's libraries, the same line, and it names the library."""
     real = builtins.__import__
