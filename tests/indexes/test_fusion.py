@@ -28,6 +28,7 @@ def test_ties_are_ordered_by_best_rank_then_by_leg():
     """Items of equal score come in the order of their best rank, and then of the legs."""
     assert [item for item, _ in reciprocal_rank([["x"], ["y"], ["z"]])] == ["x", "y", "z"]
     assert [item for item, _ in reciprocal_rank([["p", "q"], ["q", "p"]])] == ["p", "q"]
+    assert reciprocal_rank([["f", "x"], ["y"]], [62.0, 61.0])[1:] == [("y", 1.0), ("x", 1.0)]
 
 
 def test_an_item_named_twice_by_a_leg_counts_once():

@@ -157,7 +157,7 @@ def test_operators_are_text():
     table = Table(["alpha", "beta", "alpha beta", "near and or not body exact"])
     assert sorted(table.find("alpha NOT beta")) == [1, 2, 3]
     assert sorted(table.find("alpha AND beta")) == [1, 2, 3]
-    assert table.find("NEAR(alpha beta, 0)")[0] == 3
+    assert sorted(table.find("NEAR(alpha beta, 0)")) == [1, 2, 3, 4]
     assert table.find("body: x") == [4]
     assert table.find('"alpha') == table.find("alpha*") == table.find("^alpha") == [1, 3]
     assert table.find("alph*") == []
@@ -259,7 +259,7 @@ def test_each_word_is_counted_under_its_term():
     ending=st.sampled_from(
         ["ational", "izer", "alli", "fulness", "iviti", "", "ci", "ies", "eed", "ing", "ement", "ou", "ll", "y"]
     ),
-    stem=st.text(alphabet=string.ascii_lowercase, max_size=9),
+    stem=st.text(alphabet=string.ascii_lowercase, min_size=1, max_size=9),
 )
 @settings(max_examples=300)
 def test_whatever_stemming_changes_is_kept_in_its_own_form(ending, stem):
