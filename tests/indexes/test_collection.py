@@ -124,13 +124,14 @@ def test_another_lexical_version_is_rebuilt_on_opening(folder, monkeypatch: pyte
 
 
 def test_an_empty_change_set_writes_nothing(folder, collection: Collection, source: Source) -> None:
-    """Nothing to do means not one byte in the store or its log, and a known root or vector adds no row."""
+    """Nothing to do means not one byte in the store or its log, and no wait for another writer."""
     put(collection, source, upsert("a", "apple"))
     before = {path.name: path.read_bytes() for path in folder.glob("store.db*") if not path.name.endswith("shm")}
-    assert collection.apply(ChangeSet(source.id)).documents == {}
-    assert collection.add_source("/data/docs", "folder") == source
-    collection.add_vectors(EMBEDDING, [], np.empty((0, 8), np.float32))
-    assert not collection.fold_if_due()
+    with collection._store.write():
+        assert collection.apply(ChangeSet(source.id)).documents == {}
+        assert collection.add_source("/data/docs", "folder") == source
+        collection.add_vectors(EMBEDDING, [], np.empty((0, 8), np.float32))
+        assert not collection.fold_if_due()
     after = {path.name: path.read_bytes() for path in folder.glob("store.db*") if not path.name.endswith("shm")}
     assert after == before
 
