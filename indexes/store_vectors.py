@@ -15,6 +15,8 @@ from indexes.store import Connection, now
 from indexes.types import ChunkSpec, EmbeddingSpec, FloatMatrix, Generation, IdArray, IndexSpec, Segment
 
 _STORED = np.dtype("<f2")
+_STORED_TOLERANCE = 2e-2
+"""What is taken in is within 1e-2; rounding to float16 adds less than 1e-3."""
 _HASHES_A_STATEMENT = 1_000
 _ROWS_A_FETCH = 4_096
 
@@ -181,6 +183,8 @@ def read_vectors(
 
 def _unit(vectors: FloatMatrix) -> FloatMatrix:
     norms: npt.NDArray[np.float32] = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not (np.abs(norms - 1) <= _STORED_TOLERANCE).all():
+        raise StoreDamaged("a stored vector is not of unit length; restore the store from a backup")
     return vectors / norms
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes import lexical
+from indexes import lexical, store_vectors
 from indexes.collection import Collection
 from indexes.errors import (
     InvalidQuery,
@@ -22,7 +22,19 @@ from indexes.store import Connection
 from indexes.store_changes import settled_renames
 from indexes.types import ChangeSet, DocumentRename, EmbeddingSpec, FileStat, Source
 from tests.conftest import shared_data
-from tests.indexes.corpus import EMBEDDING, SPEC, STAT, chunks_of, embed, put, query_vector, upsert, vectors_of
+from tests.indexes.corpus import (
+    EMBEDDING,
+    SPEC,
+    STAT,
+    chunks_of,
+    embed,
+    put,
+    query_vector,
+    stored,
+    upsert,
+    vector_of,
+    vectors_of,
+)
 
 
 def paths(collection: Collection, word: str) -> list[str]:
@@ -112,13 +124,14 @@ def test_another_lexical_version_is_rebuilt_on_opening(folder, monkeypatch: pyte
 
 
 def test_an_empty_change_set_writes_nothing(folder, collection: Collection, source: Source) -> None:
-    """Nothing to do means not one byte in the store or its log, and a known root or vector adds no row."""
+    """Nothing to do means not one byte in the store or its log, and no wait for another writer."""
     put(collection, source, upsert("a", "apple"))
     before = {path.name: path.read_bytes() for path in folder.glob("store.db*") if not path.name.endswith("shm")}
-    assert collection.apply(ChangeSet(source.id)).documents == {}
-    assert collection.add_source("/data/docs", "folder") == source
-    collection.add_vectors(EMBEDDING, [], np.empty((0, 8), np.float32))
-    assert not collection.fold_if_due()
+    with collection._store.write():
+        assert collection.apply(ChangeSet(source.id)).documents == {}
+        assert collection.add_source("/data/docs", "folder") == source
+        collection.add_vectors(EMBEDDING, [], np.empty((0, 8), np.float32))
+        assert not collection.fold_if_due()
     after = {path.name: path.read_bytes() for path in folder.glob("store.db*") if not path.name.endswith("shm")}
     assert after == before
 
@@ -359,6 +372,10 @@ def test_vectors_are_kept_once_under_their_spec(collection: Collection) -> None:
     collection.add_vectors(EMBEDDING, keys[:3], vectors_of(keys[:3]))
     collection.add_vectors(EMBEDDING, [keys[0], keys[3], keys[3]], vectors_of([keys[4], keys[3], keys[2]]))
     assert collection.known_vectors(EMBEDDING, keys * 500) == frozenset(keys[:4])
+    with collection._store.read() as connection:
+        ids, held = store_vectors.read_vectors(connection, 1, 8, 1, 99)
+    assert len(ids) == 4
+    assert np.allclose(held, [stored(vector_of(key)) for key in keys[:4]], atol=1e-7)
     other = EmbeddingSpec("test-model", 8, template="other")
     assert collection.known_vectors(other, keys) == frozenset()
     collection.add_vectors(other, keys[4:], vectors_of(keys[4:]))

@@ -52,6 +52,7 @@ def test_a_fold_moves_the_delta_into_a_segment(folder: Path, collection: Collect
     path = folder / "segments" / segment.file
     assert (segment.bytes, segment.sha256) == (path.stat().st_size, generations.checksum(path))
     assert answers(collection) == before
+    assert (collection._snapshot.delta.size, len(collection._snapshot.indexes)) == (0, 1)
     with Collection.open(folder) as again:
         assert answers(again) == before
     fill(collection, source, "b")
@@ -255,6 +256,18 @@ def test_a_failed_build_changes_nothing(folder, collection, source, failing, mon
     assert not [name for name in segment_files(folder) if name.endswith(".tmp")]
     assert collection.fold()
     assert answers(collection) == before
+
+
+@pytest.mark.parametrize("blob", ["zeroblob(16)", "zeroblob(14)", "x'" + "7e00" * 8 + "'"])
+def test_a_damaged_vector_is_damage_of_the_store(collection, source, blob) -> None:
+    """A stored vector of no length, another width or without numbers is neither served nor folded."""
+    fill(collection, source, "a")
+    with collection._store.write() as connection:
+        connection.execute(f"UPDATE vector SET vector = {blob} WHERE id = 3")
+    with pytest.raises(StoreDamaged, match="stored vector"):
+        answers(collection)
+    with pytest.raises(StoreDamaged, match="stored vector"):
+        collection.fold()
 
 
 def test_a_list_that_changed_meanwhile_is_not_overwritten(collection, source, monkeypatch) -> None:
