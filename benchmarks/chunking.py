@@ -13,6 +13,7 @@ import regex
 from indexes.types import ChunkSpec
 from ingest.chunking import Slice, chunk
 from ingest.tokens import encoding
+from ingest.types import Section
 from tests.ingest import corpora
 from tests.ingest.corpora import Sample
 
@@ -83,9 +84,8 @@ def greedy(distinct: Sequence[tuple[Sample, list[Slice]]]) -> float:
     """Return the mean fill if every section's tokens were packed to the limit, its last slice aside."""
     fresh, fills = SPEC.tokens - SPEC.overlap, []
     for sample, _ in distinct:
-        for section in sample.sections or corpora.whole([sample.text])[0].sections or (None,):
-            text = sample.text if section is None else sample.text[section.start : section.end]
-            size = len(encoding().encode_ordinary(text))
+        for section in sample.sections or (Section(0, len(sample.text)),):
+            size = len(encoding().encode_ordinary(sample.text[section.start : section.end]))
             more = max(0, -(-(size - SPEC.tokens) // fresh))
             fills += [SPEC.tokens] * more + [size - more * fresh]
     return float(np.mean(fills)) / SPEC.tokens

@@ -9,6 +9,8 @@ Small sections. A section of at most half the limit is joined with the sections 
 long as no heading is lost: the joined slice has the headings that all its sections share, and every other heading
 stands in its text. The joint is chosen like a cut, at the outermost heading. A section of a few tokens (a heading with
 nothing below it) goes with the section behind it, however long that is. Nothing is joined across pages.
+Measured at 512/64 on 155 Markdown files with 2,086 sections: 1,708 slices instead of 2,366, 9 instead of 256 of them
+below 32 tokens; an insert makes a median of 1 chunk new, with headings or without.
 """
 
 from bisect import bisect_left

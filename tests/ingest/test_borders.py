@@ -45,10 +45,31 @@ def test_graphemes_are_those_of_unicode(text: str) -> None:
     assert [bool(flag) for flag in borders.inside_graphemes(text)] == [at not in ends for at in range(len(text) + 1)]
 
 
+@pytest.mark.parametrize("unit", ["🇩", "\u0301", "👩\u200d", "각\u11a8", "क\u094d", "a\u0301é", "\r\n\u0301"])
+def test_graphemes_of_long_rows(unit: str) -> None:
+    """The same holds for rows that are longer than the blocks in which they are read."""
+    for text in (f"{unit * 777}b", f"ab{unit * 400}{'🇩🇪' * 301}"):
+        ends = {match.end() for match in regex.finditer(r"\X", text)} | {0}
+        assert [at for at, flag in enumerate(borders.inside_graphemes(text)) if flag] == [
+            at for at in range(len(text)) if at not in ends
+        ]
+
+
+def test_letters_are_ranked_by_what_is_beside_them() -> None:
+    """The order of the borders between letters is the same at any distance from the start, the last first if equal."""
+    text = "QmFzZTY0IGlzIG5vdCB3b3Jkcywgbm90IGF0IGFsbA" * 2
+    there = borders.ranked_graphemes(text, bytearray(len(text) + 1), 10, 40)
+    moved = borders.ranked_graphemes(f"before {text} behind", bytearray(len(text) + 15), 17, 47)
+    assert moved == [cut + 7 for cut in there]
+    assert sorted(there) == list(range(11, 41))
+    assert borders.ranked_graphemes("a" * 30, bytearray(31), 10, 20) == list(range(20, 10, -1))
+    assert borders.ranked_graphemes("ab", bytearray(b"\0\1\0"), 0, 2) == [2]
+    assert borders.ranked_graphemes("ab", bytearray(b"\0\1\1"), 0, 2) == []
+
+
 def test_fingerprint_is_of_the_surroundings_alone() -> None:
     """The same characters beside a border give the same number at any distance from the start; others another."""
     left, right = "sixteen letters!", "and sixteen more"
     there = borders.fingerprint(left + right, 16)
     assert borders.fingerprint("more before " + left + right + " and behind", 28) == there
     assert borders.fingerprint(left + right.upper(), 16) != there
-    assert borders.fingerprint("short", 2) == 0xFFFFFFFF & borders.fingerprint("short", 2)
