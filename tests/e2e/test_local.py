@@ -29,7 +29,7 @@ def server(docs):
 
 def test_an_answer_cites_the_stored_characters(server):
     """The text route returns for each citation exactly its quote."""
-    answer = server.ask("Which setting changes the data directory?")
+    answer = server.ask("What is a collection?")
     assert answer["status"] == "answered"
     assert answer["provider"] == "local"
     assert answer["citations"]
@@ -79,7 +79,7 @@ def test_a_running_server_sees_what_a_command_committed(docs, server, tmp_path):
 
 def test_streaming_sends_the_events_in_order(server):
     """With stream: true the events are meta, text, citations, done; the text is the answer."""
-    question = "Which setting changes the data directory?"
+    question = "What is a collection?"
     status, headers, body = server.request("POST", "/ask", {"question": question, "stream": True})
     events = re.findall(r"event: (\w+)\ndata: (.*)\n", body.decode().replace("\r\n", "\n"))
     assert status == 200
