@@ -49,6 +49,7 @@ TWISTS: dict[str, dict[str, Callable[[Reply], Any]]] = {
         **_ANY_TWISTS,
         "fewer": _set_items("data", lambda data: data[:-1]),
         "more": _set_items("data", lambda data: [*data, {**data[-1], "index": len(data)}]),
+        "doubled": _set_items("data", lambda data: [*data, data[-1]]),
         "empty": _set_items("data", lambda data: []),
         "reordered": _set_items("data", lambda data: data[::-1]),
         "duplicate_index": _set_last("data", "index", 0),
