@@ -61,6 +61,10 @@ SHOWN: Mapping[type[Exception], Shown] = {
     ingest.RunLocked: Shown(409, "run_locked", "Another run of this source is going on; try again when it has ended."),
     ingest.SettingsError: Shown(422, "chunk_settings"),
     ingest.VocabularyError: Shown(503, "vocabulary", "The token vocabulary is missing or damaged; reinstall ragsvc."),
+    service.StorageBusy: Shown(
+        409, "storage_busy", "Another process holds the service's store; try again in a moment."
+    ),
+    service.StorageFailed: Shown(503, "storage_failed", "The service's store can't be used; the log says why."),
     service.ProviderError: Shown(503, "upstream", "An upstream did not do what it was asked."),
     service.Unreachable: Shown(503, "upstream_unreachable", "An upstream can't be reached."),
     service.UpstreamTimeout: Shown(503, "upstream_timeout", "There was no answer in time; the work was stopped."),

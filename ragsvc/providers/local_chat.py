@@ -52,6 +52,8 @@ _INTRODUCES = 0.15
 """Worth that a sentence with a colon at its end loses: what it introduces does not stand in it."""
 _SHORT = 4
 """A sentence of fewer words is a fragment."""
+_SHORTEST_ECHO = 12
+"""A question of fewer characters may stand in its answer ("chunk size")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def choose(prompt: Prompt, room: int = _LONGEST) -> tuple[_Sentence, ...]:
     wanted = content(prompt.question)
     weights = _weights(prompt.term_weights)
     cosines = _cosines(prompt)
-    candidates = list(_all(prompt.passages))
+    candidates = [sentence for sentence in _all(prompt.passages) if not _echoes(sentence.text, prompt.question)]
     if not wanted or not candidates:
         return ()
     ranked = sorted(candidates, key=lambda sentence: _worth(sentence, wanted, weights, cosines), reverse=True)
@@ -190,6 +192,12 @@ def _can_be_quoted(text: str) -> bool:
     """Whether a sentence says something by itself, and leaves the marker behind it readable."""
     says = len(_WORD.findall(text)) >= _SHORT or _CJK.search(text) is not None
     return says and text.count("`") % 2 == 0 and not text.rstrip().endswith("?")
+
+
+def _echoes(text: str, question: str) -> bool:
+    """Whether a sentence only repeats the question, as an example of one in a manual does."""
+    asked = question.strip(" ?？").casefold()
+    return len(asked) >= _SHORTEST_ECHO and asked in text.casefold()
 
 
 def _written(sentences: Sequence[_Sentence]) -> str:

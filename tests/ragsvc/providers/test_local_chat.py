@@ -75,6 +75,12 @@ def test_cosines_of_an_english_model_do_not_silence_chinese() -> None:
     assert "[1]" in _ask("中华人民共和国的首都是哪里？", CHINA, dense=0.05)
 
 
+def test_the_question_itself_is_no_answer() -> None:
+    """A manual that shows the question as an example is not quoted for it; the sentence that answers is."""
+    manual = 'Try `ragsvc ask "How are uploaded files declared?"` in a terminal window.'
+    assert _ask("How are uploaded files declared?", manual, FILES, dense=0.6).startswith("Uploaded files are declared")
+
+
 def test_rare_words_decide() -> None:
     """The same sentences are evidence or not by what the collection says of the words' rarity."""
     question = "Which port does the frobnicator service take?"
