@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from litestar import Litestar
 
 _GRACE_SECONDS = 30
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+"""What a browser may call us: a page that lets its own name point here (DNS rebinding) is refused."""
 
 
 def create() -> "Litestar":
@@ -28,9 +30,9 @@ def create() -> "Litestar":
     return _application(settings)
 
 
-def _application(settings: Settings) -> "Litestar":
+def _application(settings: Settings, hosts: Collection[str] | None = None) -> "Litestar":
     house = House(settings)
-    application = create_app(house.service)
+    application = create_app(house.service, hosts=hosts)
     application.on_startup.append(lambda: asyncio.to_thread(house.ready))
     application.on_shutdown.append(house.aclose)
     return application
@@ -45,7 +47,7 @@ def serve(settings: Settings, host: str, port: int, on_start: Callable[[str], No
     configure_logs(settings.log_format)
     listening = _listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-    application = _application(settings)
+    application = _application(settings, hosts={*_LOOPBACK_NAMES, host, f"[{host}]"})
     config = uvicorn.Config(
         application,
         log_config=None,
