@@ -257,6 +257,29 @@ def test_shorter_vectors_are_asked_for_and_kept(tmp_path, fake, folder):
     assert hits[0]["path"] == "valves.md"
 
 
+def test_segments_are_folded_and_found_like_the_delta(tmp_path, fake, folder):
+    """With a small delta the run folds segments; a server over them finds what one over the delta alone finds."""
+    for number in range(40):
+        (folder / f"note-{number}.md").write_text(f"# Note {number}\n\nSubject {number * 7} is of kind {number % 5}.\n")
+    found = {}
+    for rows in ("5", "10000"):
+        ragsvc = Ragsvc(tmp_path / rows, _openai(fake) | {"RAGSVC_DELTA_ROWS": rows, "RAGSVC_EMBED_BATCH": "8"})
+        ragsvc.index(folder)
+        (folder / "extra.md").write_text("# Extra\n\nThe heron stands in the reeds.\n", encoding="utf-8")
+        ragsvc.index(folder)
+        assert (ragsvc.json("status")["collection"]["segments"] > 0) == (rows == "5")
+        with ragsvc.serve() as server:
+            found[rows] = [
+                [
+                    (hit["path"], hit["start"], hit["legs"]["dense"]["rank"])
+                    for hit in server.search(query, mode="dense")
+                ]
+                for query in ("Subject 21", "kind 3", "The heron stands", "red valve")
+            ]
+        (folder / "extra.md").unlink()
+    assert found["5"] == found["10000"]
+
+
 def test_without_a_key_an_openai_collection_serves_words_only(ragsvc, folder):
     """Without key and URL a collection embedded by OpenAI answers lexical searches; dense and ask say why not."""
     ragsvc.index(folder)
