@@ -19,8 +19,9 @@ from typing import Final
 
 import regex
 
-VERSION: Final = "words-1"
-"""Changes with whatever changes `body` or `exact`: full text written under another version must be written again."""
+VERSION: Final = f"words-1 unicode-{unicodedata.unidata_version} regex-{regex.__version__}"
+"""Changes with whatever changes `body` or `exact`, the tables of characters included: full text written under another
+version must be written again, or its rows could not be found to be deleted."""
 
 TOKENIZE: Final = "porter unicode61 remove_diacritics 2 categories 'L* N* M* P* S* Co Cn'"
 """The `tokenize` option of a full-text table with the columns `body` and `exact`. It needs detail=full, for phrases."""

@@ -12,9 +12,9 @@ PARAGRAPH: Final = re.compile(r"\n(?:[ \t\r]*\n)+")
 """Behind blank lines; the indent of the next line stays with it."""
 
 SENTENCE: Final = re.compile(
-    r"[\n.!?。！？；…｡]"
+    r"(?:[\n。！？；｡]|(?<![.!?…])[.!?…])"  # a run of marks is tried once, from its first
     r"(?:(?<=\n)"  # a line
-    r"|(?<=[.!?…])(?<!\s\d[.])(?<!\s\d\d[.])(?<![\s.][A-Z][.])[.!?…]*[\"'”’»)\]]*(?:[ \t]+\n?|\r?\n)(?![a-z])"
+    r"|(?<=[.!?…])(?<!\s\d[.])(?<!\s\d\d[.])(?<![\s.][A-Z][.])[.!?…]*+[\"'”’»)\]]*(?:[ \t]+\n?|\r?\n)(?![a-z])"
     r"|(?<=[。！？；…｡])[。！？；…｡]*[”’」』）】》〉\"')\]]*[ \t\u3000]*(?:\r?\n)?)"
 )
 """Behind a line or a sentence. A Latin mark ends one only before white space that no small letter follows, and not

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from indexes.types import EmbeddingSpec
+from ingest.errors import InputRefused
 from ingest.protocols import ChunkSink, Embedder, RequestLimits
 
 
@@ -16,7 +17,7 @@ class Pending:
     """`indexes.types.text_hash` of the text."""
     text: str
     tokens: int
-    """Tokens (cl100k_base) of the text; a sum of parts, so it may be a token or two too high."""
+    """Tokens (cl100k_base) of the text, as a sum of its parts: it may be a token off."""
 
 
 Batch = tuple[Pending, ...]
@@ -35,10 +36,11 @@ class Batcher:
     def add(self, item: Pending) -> Batch | None:
         """Take one text; return the batch that it closes, if any."""
         closed = None
-        if self._open and self._open_tokens + item.tokens > self._tokens:
+        tokens = item.tokens + 1  # the sum of its parts may be one too low
+        if self._open and self._open_tokens + tokens > self._tokens:
             closed = self.flush()
         self._open.append(item)
-        self._open_tokens += item.tokens
+        self._open_tokens += tokens
         if closed is None and len(self._open) >= self._inputs:
             closed = self.flush()
         return closed
@@ -82,6 +84,8 @@ class EmbeddingQueue:
         self._failure: BaseException | None = None
         self.outstanding: set[bytes] = set()
         """Hashes taken but not yet stored."""
+        self.refused: set[bytes] = set()
+        """Hashes of texts that the provider refuses; they stay outstanding."""
         self.requests = self.inputs = self.tokens = 0
 
     @property
@@ -124,7 +128,16 @@ class EmbeddingQueue:
         task.add_done_callback(self._finished)
 
     async def _embed(self, batch: Batch) -> None:
-        embedded = await self._embedder.embed_documents([item.text for item in batch])
+        try:
+            embedded = await self._embedder.embed_documents([item.text for item in batch])
+        except InputRefused:
+            if len(batch) == 1:
+                self.refused.add(batch[0].hash)
+                return
+            middle = len(batch) // 2  # a request is refused as a whole: look for the text that it is refused for
+            await self._embed(batch[:middle])
+            await self._embed(batch[middle:])
+            return
         hashes = [item.hash for item in batch]
         await asyncio.to_thread(self._sink.add_vectors, self.spec, hashes, embedded.vectors)
         self.outstanding.difference_update(hashes)

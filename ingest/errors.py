@@ -4,6 +4,7 @@ IngestError
 ├── PathError             the folder or file to index is missing, empty, or not to be indexed
 │   └── TooManyRemovals   the run would remove most of the source: needs --allow-empty
 ├── RunLocked             another run holds this source's lock
+├── InputRefused          the provider refuses a text itself; the run goes on without its document
 ├── SettingsError         chunk size, overlap or limits make no sense
 ├── VocabularyError       the shipped vocabulary is missing or damaged
 └── Rejected              one document can't be read; carries the contract's reason
@@ -26,6 +27,10 @@ class TooManyRemovals(PathError):
 
 class RunLocked(IngestError):
     """Another run holds the lock of this source."""
+
+
+class InputRefused(IngestError):
+    """The provider understood the request and refuses what is in it; sent again unchanged it would be refused again."""
 
 
 class SettingsError(IngestError):

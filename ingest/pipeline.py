@@ -38,7 +38,7 @@ from ingest.types import Document, IngestEvent, IngestPlan, IngestReport, Plan, 
 _GROUP_DOCUMENTS = 64
 _GROUP_CHARACTERS = 4_000_000
 _MOST_WAITING = 512
-"""Documents that may wait for vectors at once: bounds memory, not correctness."""
+"""Documents that may wait for vectors at once."""
 OnEvent = Callable[[IngestEvent], None]
 
 
@@ -92,7 +92,7 @@ def prepare(
     sources = collection.sources()
     target = walk.resolve(str(path), sources, allow_empty=options.allow_empty)
     source = next((known for known in sources if known.root == str(target.root)), None)
-    with _run_lock(locks, target.root), Spool() as spool:
+    with _run_lock(locks, target.root), Spool(locks) as spool:
         manifest = _manifest(collection, source, target)
         found = compare(
             walk.scan(target.root, target.under),
@@ -102,7 +102,7 @@ def prepare(
             allow_empty=options.allow_empty,
             reader_changed=lambda entry: not registry.is_current(entry.path, entry.reader),
         )
-        preparation = _Preparation(collection, target.root, options, spool)
+        preparation = _Preparation(collection, collection.spec, target.root, options, spool)
         preparation.read(found, on_event)
         yield preparation.finished(found, source, manifest.source.kind)
 
@@ -135,7 +135,7 @@ async def apply(
         requests=work.queue.requests,
         applied=work.applied,
         conflicts=tuple(work.conflicts),
-        rejected=prepared.plan.rejected,
+        rejected=(*prepared.plan.rejected, *work.rejected),
         seconds=time.monotonic() - started,
     )
 
@@ -144,7 +144,7 @@ async def apply(
 def _run_lock(locks: Path, root: Path) -> Iterator[None]:
     locks.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = hashlib.sha256(str(root).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    lock = FileLock(locks / f"run-{name}.lock", timeout=0)
+    lock = FileLock(locks / f"run-{name}.lock", timeout=0, mode=0o600)
     try:
         lock.acquire()
     except Timeout:
@@ -166,6 +166,7 @@ class _Preparation:
     """Reads and cuts documents into the spool, counting what their vectors would cost."""
 
     collection: CollectionPort
+    spec: IndexSpec
     root: Path
     options: IngestOptions
     spool: Spool
@@ -219,7 +220,7 @@ class _Preparation:
             restats=tuple((entry.document_id, file.stat) for entry, file in found.touched),
             stale=tuple(self.stale),
         )
-        return Prepared(self.root, kind, summary, changes, self.spool, frozenset(self.wanted), self.collection.spec)
+        return Prepared(self.root, kind, summary, changes, self.spool, frozenset(self.wanted), self.spec)
 
     def _document(self, file: ScannedFile, replaces: tuple[str, int] | None) -> DocumentUpsert:
         data = walk.read(self.root, file, self.options.max_bytes)
@@ -234,13 +235,13 @@ class _Preparation:
             text=document.text,
             metadata=document.metadata,
             reader=document.reader,
-            chunks=cut(document, self.collection.spec),
+            chunks=cut(document, self.spec),
         )
 
     def _keep(self, document: DocumentUpsert) -> None:
         self.spool.append(document)
         self.chunks += len(document.chunks)
-        name = self.collection.spec.embedding.template
+        name = self.spec.embedding.template
         for chunk in document.chunks:
             if chunk.embedded_hash not in self.wanted:
                 header = template.header_tokens(name, document.title, chunk.heading_path)
@@ -249,7 +250,7 @@ class _Preparation:
             self._check_known()
 
     def _check_known(self) -> None:
-        known = self.collection.known_vectors(self.collection.spec.embedding, list(self._unchecked))
+        known = self.collection.known_vectors(self.spec.embedding, list(self._unchecked))
         self.wanted.update((key, tokens) for key, tokens in self._unchecked.items() if key not in known)
         self._unchecked.clear()
 
@@ -288,6 +289,7 @@ class _Application:
     on_event: OnEvent
     applied: int = 0
     conflicts: list[str] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
     queue: EmbeddingQueue = field(init=False)
     _embedded: int = 0
     _waiting: deque[DocumentUpsert] = field(default_factory=deque)
@@ -309,15 +311,18 @@ class _Application:
             for document in self.prepared.spool:
                 await self._ask_for(document)
                 self._waiting.append(document)
-                await self._apply_whole(_GROUP_DOCUMENTS)
+                if len(self._waiting) >= _GROUP_DOCUMENTS:
+                    await self._apply_whole()
                 if len(self._waiting) >= _MOST_WAITING:
                     await self.queue.flush()
+                    await self._apply_whole()
             await self.queue.flush()
         except Exception:
             await self.queue.settle()
-            await self._apply_whole(1)
+            await self._apply_whole()
             raise
-        await self._apply_whole(1)
+        await self._apply_whole()
+        await self._reject_refused()
 
     async def _ask_for(self, document: DocumentUpsert) -> None:
         name = self.prepared.spec.embedding.template
@@ -329,16 +334,30 @@ class _Application:
                 header = template.header_tokens(name, document.title, chunk.heading_path)
                 await self.queue.put(Pending(key, text, header + chunk.tokens))
 
-    async def _apply_whole(self, at_least: int) -> None:
-        """Apply the documents at the head that are whole, in groups, once `at_least` of them wait."""
+    async def _apply_whole(self) -> None:
+        """Apply the waiting documents that have all their vectors, in groups; the others go on waiting."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
         whole: list[DocumentUpsert] = []
-        while len(self._waiting) >= at_least and self._waiting and self._is_whole(self._waiting[0]):
-            whole.append(self._waiting.popleft())
-            if len(whole) >= _GROUP_DOCUMENTS or sum(len(document.text) for document in whole) > _GROUP_CHARACTERS:
+        for document in waiting:
+            if not self._is_whole(document):
+                self._waiting.append(document)
+                continue
+            whole.append(document)
+            if len(whole) >= _GROUP_DOCUMENTS or sum(len(kept.text) for kept in whole) > _GROUP_CHARACTERS:
                 await self._apply(ChangeSet(self.source_id, upserts=tuple(whole)))
                 whole = []
         if whole:
             await self._apply(ChangeSet(self.source_id, upserts=tuple(whole)))
+
+    async def _reject_refused(self) -> None:
+        """List the documents that hold a text the provider refuses; the version they had before stays, as stale."""
+        stale = []
+        for document in self._waiting:
+            self.rejected.append(Rejection(document.path, "limit", "the embedding provider refuses a part of its text"))
+            if document.replaces is not None:
+                stale.append((document.replaces[0], "limit"))
+        await self._apply(ChangeSet(self.source_id, stale=tuple(stale)))
 
     def _is_whole(self, document: DocumentUpsert) -> bool:
         return self.queue.outstanding.isdisjoint(chunk.embedded_hash for chunk in document.chunks)

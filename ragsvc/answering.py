@@ -1,6 +1,7 @@
 """The story of one answer: moderate the question, retrieve, prompt, chat, cite, release."""
 
 import asyncio
+import logging
 import re
 import secrets
 import time
@@ -32,10 +33,13 @@ from ragsvc.types import (
     Usage,
 )
 
+_log = logging.getLogger(__name__)
 ANSWER_TOKENS = 6_000
 """Most tokens of a reply. A reasoning model's hidden tokens count as well; with the prompt's budget it stays below
 16,384."""
 
+Stored = Callable[[str, int, int, int], str | None]
+"""Document id, version, start, end -> the stored text there; None for a version that is gone. May block."""
 Pricing = Callable[[str, int, int], float | None]
 """Model name, input tokens, output tokens -> dollars, None for a model with no known price."""
 
@@ -44,7 +48,8 @@ _ANY_TOKEN = re.compile(_TOKEN, re.IGNORECASE)
 _OPENING_TOKEN = re.compile(
     rf"[\s\"'`*_#>(\[“‘「-]*{_TOKEN}(?!\w)[ \t\"'`*_)\]”’」.:!,;。：，！\-–—]*\s*", re.IGNORECASE
 )
-_QUOTES = " \"'`*"
+_MARKUP = re.compile(r"[\s\"'`*#>(\[“‘「\\-]+|^_+")
+"""What may stand around the token's beginning when a reply was cut off in it."""
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _KANA = re.compile(r"[\u3040-\u30ff]")
 
@@ -84,6 +89,7 @@ class Answering:
         retriever: Retriever,
         gate: Gate,
         chat: ChatModel,
+        stored: Stored,
         pricing: Pricing,
         count: Callable[[str], int],
         clock: Callable[[], float] = time.monotonic,
@@ -91,6 +97,7 @@ class Answering:
         self._retriever = retriever
         self._gate = gate
         self._chat = chat
+        self._stored = stored
         self._pricing = pricing
         self._count = count
         self._clock = clock
@@ -120,7 +127,7 @@ class Answering:
         finally:
             retrieval.cancel()
             (outcome,) = await asyncio.gather(retrieval, return_exceptions=True)
-            if isinstance(outcome, Retrieved):  # also where the question is blocked: its embedding was paid for
+            if isinstance(outcome, Retrieved):  # also where the question is blocked and the search was done
                 course.retrieved = outcome
         return checked
 
@@ -139,7 +146,20 @@ class Answering:
         prompt = prompting.build(question, retrieved.result, prompting.PROMPT_TOKENS, self._count)
         with self._timed(course, "chat"):
             course.reply = await self._chat.complete(prompt, ANSWER_TOKENS)
-        return read_reply(course.reply, prompt.passages, question.text)
+        return await asyncio.to_thread(self._read, course.reply, prompt.passages, question.text)
+
+    def _read(self, reply: ChatReply, passages: tuple[Passage, ...], question: str) -> _Draft:
+        """Read a reply and keep the citations that stand (law 5)."""
+        draft = read_reply(reply, passages, question)
+        return replace(draft, citations=tuple(citation for citation in draft.citations if self._stands(citation)))
+
+    def _stands(self, citation: Citation) -> bool:
+        """Whether a quote is the stored text. A version replaced since the search stands by the search's snapshot."""
+        stored = self._stored(citation.document_id, citation.version, citation.start, citation.end)
+        if stored is None or stored == citation.quote:
+            return True
+        _log.error("a citation of %s is not its stored text and is left out", citation.document_id)
+        return False
 
     async def _release(self, course: _Course, draft: _Draft) -> _Draft:
         """Return the draft as it may leave: judged, or blocked."""
@@ -207,11 +227,11 @@ def read_reply(reply: ChatReply, passages: tuple[Passage, ...], question: str) -
     if opening:
         return _Draft("not_in_documents", _plain(text[opening.end() :]) or house_sentence(question))
     complete = reply.finish_reason == "stop"
-    if not complete and NOT_IN_DOCUMENTS.startswith(text.strip(_QUOTES)):
+    if not complete and NOT_IN_DOCUMENTS.startswith(_MARKUP.sub("", text).upper()):
         return _Draft("incomplete", "")
     if not text:
         raise UpstreamMalformed(f"{reply.model} gave an empty answer; ask again, or set another RAGSVC_CHAT_MODEL")
-    text, citations = cite(_without_token(text), passages)
+    text, citations = _cited(text, passages)
     if not text.strip():
         return _Draft("not_in_documents", house_sentence(question))
     return _Draft("answered" if complete else "incomplete", text, citations)
@@ -238,7 +258,15 @@ def events(answer: Answer) -> Iterator[AnswerEvent]:
 
 def _plain(text: str) -> str:
     """Return a text that cites nothing."""
-    return cite(_without_token(_whole_characters(text)), ())[0].strip()
+    return _cited(_whole_characters(text), ())[0].strip()
+
+
+def _cited(text: str, passages: tuple[Passage, ...]) -> tuple[str, tuple[Citation, ...]]:
+    """Cite a text without our own token; a removed marker can bring the token together, hence the repetition."""
+    while True:
+        text, citations = cite(_without_token(text), passages)
+        if _ANY_TOKEN.search(text) is None:
+            return text, citations
 
 
 def _without_token(text: str) -> str:

@@ -1,11 +1,10 @@
-"""The HTTP entrance: `ragsvc serve`, or `uvicorn --factory ragsvc.asgi:create`."""
+"""The HTTP entrance: `ragsvc serve`."""
 
 import asyncio
 import ipaddress
 import socket
 import sys
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import uvicorn
 
@@ -13,29 +12,11 @@ from ragsvc.api.app import create_app
 from ragsvc.compose import House
 from ragsvc.errors import ConfigurationError
 from ragsvc.logs import configure_logs
-from ragsvc.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from litestar import Litestar
+from ragsvc.settings import Settings
 
 _GRACE_SECONDS = 30
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 """What a browser may call us: a page that lets its own name point here (DNS rebinding) is refused."""
-
-
-def create() -> "Litestar":
-    """Return the ASGI application, composed from the environment."""
-    settings = load_settings()
-    configure_logs(settings.log_format)
-    return _application(settings)
-
-
-def _application(settings: Settings, hosts: Collection[str] | None = None) -> "Litestar":
-    house = House(settings)
-    application = create_app(house.service, hosts=hosts)
-    application.on_startup.append(lambda: asyncio.to_thread(house.ready))
-    application.on_shutdown.append(house.aclose)
-    return application
 
 
 def serve(settings: Settings, host: str, port: int, on_start: Callable[[str], None] | None = None) -> int:
@@ -45,9 +26,12 @@ def serve(settings: Settings, host: str, port: int, on_start: Callable[[str], No
     """
     check_bind(host)
     configure_logs(settings.log_format)
+    house = House(settings)
+    house.ready()  # before anyone is listened to: no question waits for a model to be loaded
     listening = _listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-    application = _application(settings, hosts={*_LOOPBACK_NAMES, host, f"[{host}]"})
+    application = create_app(house.service, hosts={*_LOOPBACK_NAMES, host, f"[{host}]"})
+    application.on_shutdown.append(house.aclose)
     config = uvicorn.Config(
         application,
         log_config=None,

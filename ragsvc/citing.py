@@ -1,4 +1,4 @@
-"""Markers in an answer to checked citations (pure).
+"""Markers in an answer to citations (pure).
 
 A marker is `[n]`, n being the number of a passage that the prompt supplied. Chat models also write `[1, 2]`, `[1-3]`,
 `[1][2]` and the full-width `【1】` and `［1］`; all of these are read. Brackets in code (`items[0]`) and the text of an
@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cached_property
 
 from ragsvc.evidence import Unit, code_spans, content, overlap, units
 from ragsvc.types import Citation, Passage
@@ -171,24 +172,39 @@ def _statement(plain: str, spans: Sequence[Unit], at: int, previous_end: int, ma
 
 
 class _Cited:
-    """A passage with its sentences, looked at once for all of its markers."""
+    """A passage with its sentences, looked at when it is first cited, once for all of its markers."""
 
     def __init__(self, passage: Passage) -> None:
         self._passage = passage
-        self._units = [unit for unit in units(passage.hit.text) if unit.kind != "rule"]
-        self._words = [content(passage.hit.text[unit.start : unit.end]) for unit in self._units]
-        self._weights = rarity(self._words)
+        self._known: dict[str, Citation | None] = {}
+
+    @cached_property
+    def _units(self) -> list[Unit]:
+        return [unit for unit in units(self._passage.hit.text) if unit.kind != "rule"]
+
+    @cached_property
+    def _words(self) -> list[frozenset[str]]:
+        return [content(self._passage.hit.text[unit.start : unit.end]) for unit in self._units]
+
+    @cached_property
+    def _weights(self) -> Mapping[str, float]:
+        return rarity(self._words)
 
     def citation(self, statement: str) -> Citation | None:
         """Return the citation of a statement, None where there is nothing to quote."""
+        if statement not in self._known:
+            self._known[statement] = self._found(statement)
+        return self._known[statement]
+
+    def _found(self, statement: str) -> Citation | None:
         if not self._units:
             return None
         wanted = content(statement)
         share, first, last = self._best(wanted)
         if share >= STRONG_SHARE:
-            return _checked(self._passage, self._units[first].start, self._units[last].end, strong=True)
+            return _citation(self._passage, self._units[first].start, self._units[last].end, strong=True)
         opening = next((unit for unit in self._units if unit.kind in ("prose", "item")), self._units[0])
-        return _checked(self._passage, opening.start, opening.end, strong=False)
+        return _citation(self._passage, opening.start, opening.end, strong=False)
 
     def _best(self, wanted: frozenset[str]) -> tuple[float, int, int]:
         """Return share, first and last sentence of the window that holds most of the words; the shortest such one."""
@@ -212,15 +228,10 @@ def rarity(sentences: Sequence[AbstractSet[str]]) -> Mapping[str, float]:
     return {word: math.log(1 + len(sentences) / count) for word, count in frequency.items()}
 
 
-def _checked(passage: Passage, start: int, end: int, strong: bool) -> Citation | None:
-    """Return the citation of a slice of the passage, None unless offsets and text agree (law 5)."""
+def _citation(passage: Passage, start: int, end: int, strong: bool) -> Citation:
+    """Return the citation of a slice of the passage; `answering` compares it with the stored text before it is sent."""
     hit = passage.hit
-    quote = hit.text[start:end]
     first, last = hit.start + start, hit.start + end
-    if hit.end - hit.start != len(hit.text) or not hit.start <= first < last <= hit.end:
-        return None
-    if hit.text[first - hit.start : last - hit.start] != quote:
-        return None
     return Citation(
         marker=passage.number,
         support="strong" if strong else "weak",
@@ -231,6 +242,6 @@ def _checked(passage: Passage, start: int, end: int, strong: bool) -> Citation |
         page=hit.page,
         start=first,
         end=last,
-        quote=quote,
+        quote=hit.text[start:end],
         score=hit.score,
     )

@@ -17,6 +17,7 @@ from indexes.types import Filter, Mode
 from ingest.errors import IngestError, PathError, SettingsError
 from ingest.pipeline import ignore
 from ragsvc import __version__, terminal
+from ragsvc.api.schemas import search_response
 from ragsvc.compose import House
 from ragsvc.errors import BadRequest, RagsvcError
 from ragsvc.indexing import IndexOutcome, IndexRequest, index
@@ -40,17 +41,35 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code; errors are one line on stderr."""
     try:
+        _refuse_broken(sys.argv[1:] if arguments is None else arguments)
         result = cli.main(args=arguments, prog_name="ragsvc", standalone_mode=False)
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort:
+        return _fail("nothing was done", 1)
+    except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
     except (RagsvcError, IngestError, IndexesError) as error:
         return _fail(str(error), exit_code(error))
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        return _fail(f"the system refuses: {error}; mend that and repeat the command", 3)
     return result if isinstance(result, int) else 0
+
+
+def _refuse_broken(arguments: list[str]) -> None:
+    """Raise BadRequest for an argument that is not UTF-8; a path may be anything."""
+    if any(
+        not argument.isprintable() and _has_surrogate(argument) and not Path(argument).exists()
+        for argument in arguments
+    ):
+        raise BadRequest("an argument is not UTF-8 text; check the terminal's encoding")
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def exit_code(error: Exception) -> int:
@@ -111,7 +130,7 @@ def index_command(path: Path, strict: bool, as_json: bool, **options: Any) -> in
         terminal.print_json(terminal.outcome_json(outcome))
     else:
         terminal.print_outcome(outcome)
-    return 1 if strict and outcome.plan.rejected else 0
+    return 1 if strict and terminal.rejections(outcome) else 0
 
 
 def _index(settings: Settings, request: IndexRequest, on_plan: Callable[[IndexOutcome], None]) -> IndexOutcome:
@@ -139,9 +158,7 @@ def search_command(query: str, k: int, mode: str, where: str | None, collection:
         lambda house: house.retriever.retrieve(query, collection, k, cast(Mode, mode), chosen),
     )
     if as_json:
-        terminal.print_json(
-            {"hits": found.result.hits, "collection": collection, "generation": found.result.generation}
-        )
+        terminal.print_json(search_response(found))
     else:
         terminal.print_hits(found.result)
 
@@ -184,6 +201,7 @@ def quickstart_command(docs: Path, host: str, port: int, data_root: Path) -> int
     from ragsvc import asgi  # the web framework, which no other command needs
 
     asgi.check_bind(host)
+    docs = docs.expanduser()
     settings = load_settings()
     if "data_dir" not in settings.model_fields_set:
         key = hashlib.sha256(str(docs.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:8]

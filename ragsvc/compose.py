@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from threadpoolctl import ThreadpoolController
 
+from indexes.errors import InvalidQuery, NotFound
 from indexes.types import EmbeddingSpec
 from ingest import tokens
 from ingest.protocols import Embedder
@@ -60,7 +61,7 @@ class House:
     def answering(self) -> Answering:
         """Question to answer."""
         gate = Gate(self._moderator(), self.settings.moderation)
-        return Answering(self.retriever, gate, self._chat(), _price, tokens.count)
+        return Answering(self.retriever, gate, self._chat(), self._stored, _price, tokens.count)
 
     def embedder_for(self, spec: EmbeddingSpec, purpose: Purpose = "ask") -> Embedder:
         """Return the embedder of a spec, which a collection may have been made with long ago.
@@ -69,13 +70,19 @@ class House:
         """
         key = (spec, purpose)
         if key not in self._embedders:
-            self._embedders[key] = self._embedder(spec, purpose)
+            try:
+                self._embedders[key] = self._embedder(spec, purpose)
+            except EmbeddingUnavailable:
+                raise
+            except ConfigurationError as error:
+                raise EmbeddingUnavailable(str(error)) from None
         return self._embedders[key]
 
     def ready(self) -> Readiness:
         """Open every collection and load what answering needs, then say by what means it is done."""
         tokens.encoding()
         pricing.load()
+        self.answering  # noqa: B018 - made now, so that wrong settings are found now
         degraded, generations = [], {}
         for name in self.library.names():
             collection = self.library.open(name)
@@ -84,11 +91,13 @@ class House:
                 self.embedder_for(collection.spec.embedding)
             except ConfigurationError as error:
                 degraded.append(f"collection {name} is searched by words alone: {error}")
+        model = self.library.open("default").spec.embedding.model
+        embedding = "local" if model == LOCAL_MODEL else "openai"
         if self.settings.moderation == "off":
             degraded.append("moderation is off")
         return Readiness(
             ready=True,
-            provider={role: self.settings.provider_of(role) for role in _ROLES},
+            provider={role: self.settings.provider_of(role) for role in _ROLES} | {"embedding": embedding},
             collections=generations,
             moderation=self.settings.moderation,
             degraded=tuple(degraded),
@@ -119,6 +128,15 @@ class House:
         embedder = self._openai.embedder(spec, *self._server("embedding"), tokens.count)
         return GovernedEmbedder(embedder, self._governor, purpose)
 
+    def _stored(self, document_id: str, version: int, start: int, end: int) -> str | None:
+        """Return the text that is stored there; None for a version that is gone, "" for a range outside it."""
+        try:
+            return self.library.of_document(document_id).text(document_id, start, end, version).text
+        except NotFound:
+            return None
+        except InvalidQuery:
+            return ""
+
     @cached_property
     def _openai(self) -> "OpenAIProvider":
         from ragsvc.providers.openai import OpenAIProvider  # the SDK takes half a second to import
@@ -145,6 +163,11 @@ class House:
         return GovernedModerator(moderator, self._governor)
 
     def _server(self, role: Role) -> tuple[str | None, str | None]:
+        if not self.settings.has_openai(role):
+            raise ConfigurationError(
+                f"the {role} provider is set to openai, and there is neither OPENAI_API_KEY nor OPENAI_BASE_URL: set "
+                f"one of them, or RAGSVC_{role.upper()}_PROVIDER=local"
+            )
         key = self.settings.api_key_of(role)
         return self.settings.base_url_of(role), None if key is None else key.get_secret_value()
 

@@ -5,6 +5,7 @@ RagsvcError
 │   └── EmbeddingUnavailable    the collection's embedding model can't be reached   503, exit 3
 ├── UnknownCollection           404, exit 3
 ├── CollectionExists            409, exit 3
+├── CollectionBusy              409, exit 3
 ├── BadRequest                  400, exit 2
 ├── BudgetRefused               exit 5
 ├── StorageBusy                 service.db is held by another process              409, exit 3
@@ -24,6 +25,8 @@ RagsvcError
 """
 
 from typing import ClassVar
+
+from ingest.errors import InputRefused
 
 
 class RagsvcError(Exception):
@@ -60,6 +63,14 @@ class CollectionExists(RagsvcError):
     """A collection of that name is there already."""
 
     code = "collection_exists"
+    status = 409
+    exit_code = 3
+
+
+class CollectionBusy(RagsvcError):
+    """A run or a build of the collection goes on."""
+
+    code = "collection_busy"
     status = 409
     exit_code = 3
 
@@ -170,8 +181,8 @@ class EndpointMissing(ProviderError):
     code = "upstream_endpoint_missing"
 
 
-class RequestRefused(ProviderError):
-    """The upstream understood and refused the request."""
+class RequestRefused(ProviderError, InputRefused):
+    """The upstream understood and refused the request; an ingest then looks for the text that it refuses."""
 
     code = "upstream_refused"
 

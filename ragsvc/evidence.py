@@ -36,7 +36,7 @@ _ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s+\S")
 _UNDERLINE = re.compile(r"\s*(?:={3,}|-{3,}|~{3,}|\^{3,})\s*$")
 
 _CLOSERS = "\"'”’»)\\]}」』）】》〉*_`"
-_END = re.compile(rf"[。！？｡]+[{_CLOSERS}]*|[.!?…]+[{_CLOSERS}]*(?=\s)")
+_END = re.compile(rf"[。！？｡]++[{_CLOSERS}]*+|(?<![.!?…])[.!?…]++[{_CLOSERS}]*+(?=\s)")  # linear on runs of dots
 _ABBREVIATED = "e.g i.e eg ie cf vs dr mr mrs ms prof fig figs eq al approx st jr sr z.b d.h u.a bzw ca"
 _ABBREVIATIONS = frozenset(_ABBREVIATED.split())
 _FULL_STOPS = "。！？｡"

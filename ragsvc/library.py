@@ -5,12 +5,15 @@ import shutil
 import string
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from indexes.collection import Collection
 from indexes.errors import NotFound
 from indexes.types import IndexSpec
-from ragsvc.errors import CollectionExists, UnknownCollection
+from ragsvc.errors import CollectionBusy, CollectionExists, UnknownCollection
 from ragsvc.service_store import ServiceStore
 
 DEFAULT = "default"
@@ -73,13 +76,30 @@ class Library:
         return self._opened(collection_id)
 
     def remove(self, name: str) -> None:
-        """Remove a collection for good: its row first, its folder later. Raises UnknownCollection."""
-        collection_id = self._store.remove_collection(name)
-        with self._lock:
-            opened = self._open.pop(collection_id, None)
-        if opened is not None:
-            opened.close()
-        shutil.rmtree(self._folder / collection_id, ignore_errors=True)
+        """Remove a collection for good: its row first, its folder later.
+
+        Raises UnknownCollection, and CollectionBusy while a run or a build of it goes on: what that paid for would be
+        lost without a word.
+        """
+        collection_id = self._store.collection_id(name)
+        with ExitStack() as held:
+            if collection_id is not None:
+                self._hold_locks(collection_id, name, held)
+            collection_id = self._store.remove_collection(name)
+            with self._lock:
+                opened = self._open.pop(collection_id, None)
+            if opened is not None:
+                opened.close()
+            shutil.rmtree(self._folder / collection_id, ignore_errors=True)
+
+    def _hold_locks(self, collection_id: str, name: str, held: ExitStack) -> None:
+        for path in (self._folder / collection_id / "locks").glob("*.lock"):
+            try:
+                held.enter_context(FileLock(path, timeout=0, mode=0o600))
+            except Timeout:
+                raise CollectionBusy(
+                    f"collection {name} is being written by another run; wait for it to end, then repeat the command"
+                ) from None
 
     def locks(self, collection: Collection) -> Path:
         """Return the folder of a collection's lock files."""

@@ -31,7 +31,7 @@ def cost_usd(
         if batch:
             batched = calc_price(usage, model, provider_id="openai", price_context={"processing": "batch"}).total_price
             price = batched if batched != price else price / 2
-    except LookupError:
+    except (LookupError, ValueError):
         return None
     return float(price)
 

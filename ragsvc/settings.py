@@ -1,6 +1,7 @@
 """The only reader of the environment. Settings are frozen once loaded; a name that is not known is refused."""
 
 import os
+import re
 from pathlib import Path
 from typing import Literal, Self
 
@@ -16,6 +17,8 @@ ProviderName = Literal["auto", "openai", "local"]
 LOCAL_MODEL = "all-MiniLM-L6-v2"
 LOCAL_DIMENSIONS = 384
 OPENAI_URL = "https://api.openai.com/v1"
+OPENAI_DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
+"""Width of the vectors of OpenAI's models, where no shorter ones are asked for (OpenAI's embeddings guide)."""
 _PREFIX = "RAGSVC_"
 _NOT_SETTINGS = frozenset({"RAGSVC_ENV_FILE"})
 
@@ -55,11 +58,13 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] | None = None
 
     @field_validator(
-        "openai_api_key", "embedding_api_key", "chat_api_key", "moderation_api_key", "openai_base_url", mode="before"
+        *("openai_api_key", "embedding_api_key", "chat_api_key", "moderation_api_key"),
+        *("openai_base_url", "embedding_base_url", "chat_base_url", "moderation_base_url"),
+        mode="before",
     )
     @classmethod
     def _strip(cls, value: object) -> object:
-        return value.strip() if isinstance(value, str) else value
+        return (value.strip() or None) if isinstance(value, str) else value
 
     @field_validator("data_dir", "local_model_dir", "local_blocklist")
     @classmethod
@@ -101,7 +106,12 @@ class Settings(BaseSettings):
             )
             for name, field in type(self).model_fields.items()
         }
-        return {name: "" if value is None else str(value) for name, value in named.items()}
+        return {name: "" if value is None else _without_secrets(str(value)) for name, value in named.items()}
+
+
+def _without_secrets(value: str) -> str:
+    """Mask what may be a secret in a URL: the user's part and the query."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "***@", re.sub(r"(://[^?\s]*\?)\S*", r"\1***", value))
 
 
 def check_chunking(tokens: int, overlap: int) -> None:
@@ -116,7 +126,12 @@ def load_settings() -> Settings:
     Raises ConfigurationError with one line that names each setting that is unknown or wrong.
     """
     env_file = Path(os.environ.get("RAGSVC_ENV_FILE", ".env"))
-    from_file = {key: value for key, value in dotenv_values(env_file).items() if value} if env_file.is_file() else {}
+    try:
+        from_file = (
+            {key: value for key, value in dotenv_values(env_file).items() if value} if env_file.is_file() else {}
+        )
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{env_file} is not UTF-8 text; write it anew as such") from None
     _refuse_unknown({*from_file, *os.environ})
     try:
         return Settings(_env_file=env_file if env_file.is_file() else None)
@@ -128,7 +143,8 @@ def load_settings() -> Settings:
 
 
 def _refuse_unknown(names: set[str]) -> None:
-    known = {_PREFIX + name.upper() for name in Settings.model_fields} | _NOT_SETTINGS
+    own = {name for name, field in Settings.model_fields.items() if field.validation_alias is None}
+    known = {_PREFIX + name.upper() for name in own} | _NOT_SETTINGS
     unknown = sorted(name for name in names if name.upper().startswith(_PREFIX) and name.upper() not in known)
     if unknown:
         raise ConfigurationError(

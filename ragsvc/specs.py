@@ -3,16 +3,11 @@
 from indexes.types import ChunkSpec, EmbeddingSpec, IndexSpec
 from ingest import template
 from ragsvc.errors import ConfigurationError
-from ragsvc.settings import LOCAL_DIMENSIONS, LOCAL_MODEL, Settings, check_chunking
+from ragsvc.settings import LOCAL_DIMENSIONS, LOCAL_MODEL, OPENAI_DIMENSIONS, Settings, check_chunking
 
 DEFAULT_MODEL = "text-embedding-3-small"
-DIMENSIONS = {
-    "text-embedding-3-small": 1536,
-    "text-embedding-3-large": 3072,
-    "text-embedding-ada-002": 1536,
-    LOCAL_MODEL: LOCAL_DIMENSIONS,
-}
-"""Width of each model's own vectors (OpenAI's embeddings guide)."""
+DIMENSIONS = OPENAI_DIMENSIONS | {LOCAL_MODEL: LOCAL_DIMENSIONS}
+"""Width of each known model's own vectors."""
 
 
 def new_spec(

@@ -63,9 +63,10 @@ def print_plan(outcome: IndexOutcome) -> None:
 
 def print_outcome(outcome: IndexOutcome) -> None:
     """Print what a run did."""
-    for rejection in outcome.plan.rejected[:_SHOWN_REJECTIONS]:
+    rejected = rejections(outcome)
+    for rejection in rejected[:_SHOWN_REJECTIONS]:
         print_line(f"  rejected {rejection.path}: {_reason(rejection)}")
-    if (more := len(outcome.plan.rejected) - _SHOWN_REJECTIONS) > 0:
+    if (more := len(rejected) - _SHOWN_REJECTIONS) > 0:
         print_line(f"  ... and {more} more rejected; --json lists all")
     if outcome.report is None:
         print_line("dry run: nothing was changed")
@@ -77,6 +78,11 @@ def print_outcome(outcome: IndexOutcome) -> None:
         f"done: {report.applied:,} documents applied, {report.embedded_inputs:,} inputs embedded in "
         f"{report.requests:,} requests, {dollars(outcome.paid_usd)}, {report.seconds:.1f} s"
     )
+
+
+def rejections(outcome: IndexOutcome) -> tuple[Rejection, ...]:
+    """Return what was rejected by the plan and, where it was applied, by the provider."""
+    return outcome.plan.rejected if outcome.report is None else outcome.report.rejected
 
 
 def _reason(rejection: Rejection) -> str:
@@ -102,7 +108,7 @@ def outcome_json(outcome: IndexOutcome) -> dict[str, object]:
             "tokens": plan.tokens,
             "cost_usd": outcome.cost_usd,
         },
-        "rejected": [dataclasses.asdict(rejection) for rejection in plan.rejected],
+        "rejected": [dataclasses.asdict(rejection) for rejection in rejections(outcome)],
         "dry_run": report is None,
         "applied": report.applied if report else 0,
         "inputs": report.embedded_inputs if report else 0,

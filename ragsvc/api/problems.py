@@ -41,7 +41,7 @@ class Shown:
 INTERNAL = Shown(
     500, "internal", "Something went wrong here. The log has more under this request_id; please report it."
 )
-_DAMAGED = "The collection's files can't be used. The operator finds out more with `ragsvc doctor`."
+_DAMAGED = "The collection's files can't be used; the log says why."
 
 SHOWN: Mapping[type[Exception], Shown] = {
     index.InvalidQuery: Shown(400, "invalid_query"),
@@ -59,6 +59,7 @@ SHOWN: Mapping[type[Exception], Shown] = {
     ingest.PathError: Shown(422, "path", "There is nothing to index at that path."),
     ingest.TooManyRemovals: Shown(409, "too_many_removals"),
     ingest.RunLocked: Shown(409, "run_locked", "Another run of this source is going on; try again when it has ended."),
+    ingest.InputRefused: Shown(503, "upstream_refused", "An upstream refused the request; the log says why."),
     ingest.SettingsError: Shown(422, "chunk_settings"),
     ingest.VocabularyError: Shown(503, "vocabulary", "The token vocabulary is missing or damaged; reinstall ragsvc."),
     service.StorageBusy: Shown(

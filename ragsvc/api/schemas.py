@@ -260,6 +260,8 @@ class ReadyResponse(Response):
 
     status: Literal["ready"]
     provider: dict[str, str]
+    generation: int
+    """Of the collection `default`."""
     collections: list[CollectionReady]
     moderation: Literal["window", "buffer", "off"]
     degraded: list[str]
@@ -355,6 +357,7 @@ def ready_response(readiness: Readiness) -> ReadyResponse:
     return ReadyResponse(
         status="ready",
         provider={str(role): name for role, name in readiness.provider.items()},
+        generation=readiness.collections.get("default", 0),
         collections=[CollectionReady(name=name, generation=at) for name, at in readiness.collections.items()],
         moderation=readiness.moderation,
         degraded=list(readiness.degraded),

@@ -9,6 +9,7 @@ and none of them are answered. Tried on 20 and 20 more: 19 and none. By words al
 file) and 2.
 """
 
+import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class LocalChat:
 
         A quote loses only what would be read as a marker in it. The first one is never cut.
         """
-        chosen = choose(prompt, min(_LONGEST, max_tokens))
+        chosen = await asyncio.to_thread(choose, prompt, min(_LONGEST, max_tokens))
         text = _written(chosen) if chosen else NOT_IN_DOCUMENTS
         return ChatReply(text, "stop", None, MODEL, prompt_tokens=0, completion_tokens=0)
 
@@ -191,6 +192,8 @@ _CJK = re.compile(r"[\u3040-\u9fff]{6}")
 def _can_be_quoted(text: str) -> bool:
     """Whether a sentence says something by itself, and leaves the marker behind it readable."""
     says = len(_WORD.findall(text)) >= _SHORT or _CJK.search(text) is not None
+    if NOT_IN_DOCUMENTS.casefold() in text.replace("\\", "").casefold():
+        return False  # it would be read as our own word
     return says and text.count("`") % 2 == 0 and not text.rstrip().endswith("?")
 
 

@@ -28,12 +28,10 @@ from ragsvc.errors import (
 )
 from ragsvc.providers import openai_wire as wire
 from ragsvc.providers.openai_errors import Call, Refusal, from_refusal
+from ragsvc.settings import OPENAI_DIMENSIONS, OPENAI_URL
 from ragsvc.types import ChatReply, Message, Moderated, Prompt, Role
 
 Dialect = Literal["openai", "compatible"]
-OPENAI_URL = "https://api.openai.com/v1"
-KNOWN_DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
-"""Widths of OpenAI's models without `dimensions`."""
 TIMEOUT = 60.0
 """Seconds for one request in all. The SDK's own 600 s would hold an ask far beyond its deadline."""
 CONNECT_TIMEOUT = 5.0
@@ -76,6 +74,8 @@ class Server:
             max_retries=0,
             timeout=httpx2.Timeout(timeout, connect=min(CONNECT_TIMEOUT, timeout)),
         )
+        # The SDK reads these from the environment, and would name them to every compatible server.
+        self._client.organization = self._client.project = None
 
     async def send(self, request: Callable[[openai.AsyncOpenAI], Awaitable[Raw]]) -> bytes:
         """Send one request and return the body of its reply. Raises whatever the SDK raises."""
@@ -158,8 +158,8 @@ class OpenAIProvider:
 
     async def dimensions_of(self, model: str, base_url: str | None, api_key: str | None) -> int:
         """Return the width of a model's vectors: known for OpenAI's, else asked for by embedding one word."""
-        if model in KNOWN_DIMENSIONS:
-            return KNOWN_DIMENSIONS[model]
+        if model in OPENAI_DIMENSIONS:
+            return OPENAI_DIMENSIONS[model]
 
         server = self.server(base_url, api_key)
         with server.failures("embedding", model):
@@ -192,7 +192,7 @@ class OpenAIEmbedder:
         """`count` estimates tokens for servers that do not tell them."""
         self._server, self._spec, self._count = server, spec, count
         self._limits = RequestLimits(tokens_per_input=min(RequestLimits().tokens_per_input, spec.input_limit))
-        native = KNOWN_DIMENSIONS.get(spec.model)
+        native = OPENAI_DIMENSIONS.get(spec.model)
         # ada-002 refuses the field. What an unknown model gives by itself is learned from its first reply.
         self._asks_width: bool | None = None if native is None else native != spec.dimensions
         if spec.model.startswith("text-embedding-3-"):

@@ -7,7 +7,7 @@ names what is wrong and holds nothing of a text.
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 import numpy as np
@@ -29,8 +29,8 @@ class WireError(ValueError):
 class WireUsage(msgspec.Struct, frozen=True):
     """Tokens as the server counted them; compatible servers leave some out, or the whole."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    completion_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class WireEmbedding(msgspec.Struct, frozen=True):

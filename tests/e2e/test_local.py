@@ -122,8 +122,31 @@ def test_the_server_says_what_it_is(server):
 def test_a_signal_ends_the_server_quietly(docs, sent, code):
     """Ctrl-C and SIGTERM end the server without a traceback."""
     server = docs.serve()
+    assert server.request("GET", "/readyz")[0] == 200
     assert server.stop(sent) in code
     assert "Traceback" not in "".join(server.lines)
+    assert "Warning" not in "".join(server.lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"RAGSVC_EMBEDDING_MODEL": "unknown"}, "RAGSVC_EMBEDDING_DIMENSIONS"),
+        ({"RAGSVC_CHAT_PROVIDER": "openai"}, "OPENAI_API_KEY"),
+        ({"RAGSVC_LOCAL_BLOCKLIST": "/nonexistent/list"}, "/nonexistent/list"),
+        ({"OPENAI_BASE_URL": "nowhere"}, "URL"),
+    ],
+)
+def test_a_server_that_could_not_answer_does_not_start(tmp_path, settings, word):
+    """Settings that leave no way to answer are exit 3 with one line, before anyone is listened to."""
+    error = Ragsvc(tmp_path / "data", settings).run("serve", "--port", "0", code=3).stderr
+    assert error.count("\n") == 1
+    assert word in error
+
+
+def test_a_foreign_host_header_is_refused(server):
+    """A page that lets its own name point at this machine is not answered."""
+    assert server.request("GET", "/documents", headers={"Host": "evil.example"})[0] == 400
 
 
 def test_without_the_model_both_ways_out_are_named(tmp_path):
@@ -190,7 +213,8 @@ def test_both_real_corpora_are_indexed_locally_and_found_again(tmp_path):
     assert json.loads(process.communicate(timeout=1800)[0])["applied"] == 256
     spans = [json.loads(line) for line in (data / "spans.jsonl").read_text(encoding="utf-8").splitlines()]
     wanted = {span["query_id"]: f"{span['doc_id']}.txt" for span in spans}
-    queries = [json.loads(line) for line in (data / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = (data / "queries.jsonl").read_text(encoding="utf-8").splitlines()
+    queries = [query for query in map(json.loads, lines) if query["text"].strip()]
     with ragsvc.serve() as server:
         first = [server.search(query["text"], k=1, collection="zh")[0]["path"] for query in queries]
         assert sum(path == wanted[query["id"]] for path, query in zip(first, queries, strict=True)) >= 0.95 * len(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from indexes.types import EmbeddingSpec
 from ingest.embedding import EmbeddingQueue, Pending, batches
+from ingest.errors import InputRefused
 from ingest.protocols import Embedded, RequestLimits
 
 SPEC = EmbeddingSpec("test", 2)
@@ -37,7 +38,7 @@ def test_batches_are_as_full_as_the_limits_let_them(tokens, inputs, most_tokens)
     made = list(batches(_pending(tokens), RequestLimits(tokens=most_tokens), inputs))
     for batch, following in pairwise(made):
         full = len(batch) == inputs
-        assert full or sum(item.tokens for item in batch) + following[0].tokens > most_tokens
+        assert full or sum(item.tokens + 1 for item in (*batch, following[0])) > most_tokens
 
 
 class Sink:
@@ -123,6 +124,27 @@ def test_after_a_failure_what_is_in_flight_is_kept_and_nothing_more_is_sent():
     assert len(sink.stored) == 4 * (upstream.calls - 1)
     assert queue.outstanding.isdisjoint(sink.stored)
     assert len(queue.outstanding) >= 4
+
+
+def test_a_refused_text_is_found_and_the_others_are_stored():
+    """A request that is refused as a whole is halved until the text that is refused stands alone; nothing is raised."""
+
+    class Choosy(Upstream):
+        async def embed_documents(self, texts: Sequence[str]) -> Embedded:
+            if "text 5" in texts:
+                raise InputRefused("too long")
+            return await super().embed_documents(texts)
+
+    sink, items = Sink(), _pending([10] * 13)
+
+    async def run() -> EmbeddingQueue:
+        queue = _queue(Choosy(), sink, [])
+        await _send_all(queue, items)
+        return queue
+
+    queue = asyncio.run(run())
+    assert queue.refused == queue.outstanding == {items[5].hash}
+    assert sorted(sink.stored) == sorted(item.hash for item in items if item is not items[5])
 
 
 def test_cancel_drops_what_is_in_flight():

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from indexes.collection import Collection
 from indexes.types import ChunkSpec, EmbeddingSpec, IndexSpec
 from ingest import pipeline
-from ingest.errors import PathError, RunLocked, TooManyRemovals
+from ingest.errors import InputRefused, PathError, RunLocked, TooManyRemovals
 from ingest.pipeline import IngestOptions
 from ingest.protocols import Embedded, RequestLimits
 from ingest.types import IngestReport
@@ -32,11 +32,12 @@ class CountingEmbedder:
     def __init__(self) -> None:
         self.sent: list[str] = []
         self.failing_word: str | None = None
+        self.failure: Exception = ConnectionError("scripted")
 
     async def embed_documents(self, texts: Sequence[str]) -> Embedded:
         await asyncio.sleep(0)
         if self.failing_word and any(self.failing_word in text for text in texts):
-            raise ConnectionError("scripted")
+            raise self.failure
         self.sent.extend(texts)
         return Embedded(np.stack([_vector(text) for text in texts]), len(texts))
 
@@ -154,6 +155,50 @@ def test_a_failing_provider_leaves_whole_documents_and_the_next_run_pays_the_res
     assert len(world.visible()) == 13
     assert len(world.embedder.sent) == len(set(world.embedder.sent))
     assert world.embedder.sent[: len(paid)] == paid
+
+
+def test_a_text_that_the_provider_refuses_costs_its_document_alone(world):
+    """The document with the refused text is rejected, in its old version kept as stale, and all others are visible."""
+    for number in range(30):
+        world.write(f"{number:02}.txt", _long(f"thing {number}", 8))
+    world.index()
+    for number in range(30):
+        world.write(f"{number:02}.txt", _long(f"subject {number}", 8))
+    world.write("00.txt", "The word calamity stands here alone.")
+    world.embedder.failing_word, world.embedder.failure = "calamity", InputRefused("refused")
+    report = world.index()
+    assert [(rejection.path, rejection.reason) for rejection in report.rejected] == [("00.txt", "limit")]
+    assert report.applied == 29
+    documents = {document.path: document for document in world.collection.documents(None, 100, None)[0]}
+    assert [path for path, document in documents.items() if document.state == "stale"] == ["00.txt"]
+    assert "thing 0" in world.visible()["00.txt"]
+
+
+def test_a_failure_does_not_hold_back_whole_documents(world):
+    """A request that fails for good keeps only its own documents from being visible, not those behind it."""
+    world.write("00.txt", "The word calamity stands here alone.")
+    world.embedder.failing_word = "calamity"
+    for number in range(1, 9):
+        world.write(f"{number:02}.txt", f"Short text number {number}.")
+    with pytest.raises(ConnectionError):
+        world.index()
+    assert len(world.visible()) >= 4
+    assert "00.txt" not in world.visible()
+
+
+def test_known_documents_are_applied_in_groups(world):
+    """Documents whose vectors are all known go into the store many at a time, not one transaction each."""
+    for number in range(150):
+        world.write(f"{number}.txt", f"Short text number {number}.")
+    world.index()
+    for number in range(150):
+        (world.folder / f"{number}.txt").rename(world.folder / f"other-{number}.md")
+    sizes = []
+    apply = world.collection.apply
+    world.collection.apply = lambda changes: sizes.append(len(changes.upserts)) or apply(changes)
+    world.index(allow_empty=True)
+    assert sum(sizes) == 150
+    assert len([size for size in sizes if size]) <= 4
 
 
 def test_an_unreadable_document_stays_as_stale_and_recovers(world):

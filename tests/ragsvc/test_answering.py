@@ -39,6 +39,11 @@ class _Clock:
         return self.now
 
 
+def _stored(document_id: str, version: int, start: int, end: int) -> str | None:
+    """What a store with PASSAGE in it returns for the hits of these tests, which begin at 100; other texts are gone."""
+    return ("·" * 100 + PASSAGE)[start:end] if document_id == "doc_1" else None
+
+
 def _answer(
     chat: object,
     moderator: ScriptedModerator | None = None,
@@ -48,7 +53,7 @@ def _answer(
 ) -> Answer:
     gate = Gate(moderator or ScriptedModerator(), "window")
     retriever = retriever or ScriptedRetriever(result(PASSAGE))
-    answering = Answering(retriever, gate, chat, lambda model, sent, received: price, count, _Clock())  # type: ignore[arg-type]
+    answering = Answering(retriever, gate, chat, _stored, lambda model, sent, received: price, count, _Clock())  # type: ignore[arg-type]
     return asyncio.run(answering.answer(question or Question("What must be set?")))
 
 
@@ -68,6 +73,38 @@ def test_an_answer_is_cited_and_judged() -> None:
     assert answer.id.startswith("ans_")
     assert set(answer.timings_ms) == {"moderate", "retrieve", "chat", "total"}
     assert answer.timings_ms["total"] >= answer.timings_ms["chat"] > 0
+
+
+@pytest.mark.parametrize(("stored", "kept"), [(PASSAGE[:40], 1), (None, 1), ("Another text.", 0), ("", 0)])
+def test_a_citation_is_compared_with_the_stored_text(stored: str | None, kept: int) -> None:
+    """A quote that is not the stored text is not sent; a version that is gone stands by the search's snapshot."""
+    gate = Gate(ScriptedModerator(), "window")
+    answering = Answering(
+        ScriptedRetriever(result(PASSAGE)), gate, ScriptedChat(REPLY), lambda *_: stored, lambda *_: 0.0, count
+    )  # type: ignore[arg-type]
+    answer = asyncio.run(answering.answer(Question("What must be set?")))
+    assert (answer.answer, len(answer.citations)) == (REPLY, kept)
+
+
+@pytest.mark.parametrize(
+    ("said", "refusal", "reason"),
+    [
+        ("NOT_IN_DOCU[99]MENTS secret word [1].", None, "stop"),
+        ("Yes [1]. NOT_IN_[3]DOCUMENTS", None, "stop"),
+        ("NOT_IN_DOCUMENTS\nNOT_IN_DOCU[7]MENTS", None, "stop"),
+        ("", "NOT_IN_[3]DOCUMENTS sorry", "stop"),
+        ("NOT\\_IN\\_DOC", None, "length"),
+        ("not_in_doc", None, "length"),
+        ("> NOT_IN_DOC", None, "length"),
+        ("**NOT_IN_DOCUMENT", None, "length"),
+    ],
+)
+def test_the_token_does_not_leave_in_pieces(said: str, refusal: str | None, reason: str) -> None:
+    """Neither joined by a marker that is removed, nor cut off, nor in other spellings."""
+    reply = ChatReply(said, reason, refusal, "m", 1, 1)  # type: ignore[arg-type]
+    text = read_reply(reply, passages(PASSAGE), "What?").text.replace("\\", "").upper()
+    assert NOT_IN_DOCUMENTS not in text
+    assert "NOT_IN_DOC" not in text
 
 
 def test_an_unknown_price_makes_the_cost_unknown() -> None:
@@ -237,7 +274,7 @@ def test_broken_characters_are_mended() -> None:
 def test_moderation_off_is_said_in_the_answer() -> None:
     """No judge, no checks, nothing covered."""
     answering = Answering(
-        ScriptedRetriever(result(PASSAGE)), Gate(None, "off"), ScriptedChat(REPLY), lambda *_: 0.0, count
+        ScriptedRetriever(result(PASSAGE)), Gate(None, "off"), ScriptedChat(REPLY), _stored, lambda *_: 0.0, count
     )  # type: ignore[arg-type]
     answer = asyncio.run(answering.answer(Question("What?")))
     summary = answer.moderation

@@ -23,7 +23,7 @@ def _answer(script: Callable[[OpenAIFake], None], question: str = "What must be 
         provider = OpenAIProvider()
         gate = Gate(provider.moderator("omni-moderation-latest", fake.base_url, DEFAULT_KEY), "window", timeout_s=60)
         chat = provider.chat("gpt-6-luna", fake.base_url, DEFAULT_KEY, "openai")
-        answering = Answering(ScriptedRetriever(result(PASSAGE)), gate, chat, lambda *_: 0.0, count)
+        answering = Answering(ScriptedRetriever(result(PASSAGE)), gate, chat, lambda *_: None, lambda *_: 0.0, count)
         try:
             return await answering.answer(Question(question))
         finally:

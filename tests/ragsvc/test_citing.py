@@ -1,10 +1,9 @@
 """Markers to citations: the contract's marker rule."""
 
-import dataclasses
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ragsvc.citing import cite, markers, supplied_markers
@@ -32,13 +31,15 @@ def test_a_quote_is_the_documents_text(answer: str, found: list[str], start: int
 
 
 @given(texts(*MARKERS))
+@example("```\n【2†a】")
 def test_only_markers_of_supplied_passages_stay(answer: str) -> None:
     """No other marker is left, removing twice changes nothing, and all the other characters stay."""
     text = supplied_markers(answer, {1, 2})
     assert {number for marker in markers(text) for number in marker.numbers} <= {1, 2}
     assert supplied_markers(text, {1, 2}) == text
     letters = re.compile(r"[^\W\d_]|[。！🎉#*|`~]")
-    assert letters.findall(text) == letters.findall(re.sub(r"†[^】\n]{0,80}】", "】", answer))
+    sources = re.compile(r"†[^】\n]{0,80}】")  # taken away with a marker, kept in code
+    assert letters.findall(sources.sub("】", text)) == letters.findall(sources.sub("】", answer))
 
 
 @given(texts())
@@ -122,13 +123,6 @@ def test_a_citation_carries_its_hit() -> None:
     (citation,) = cite("北京是首都[1]。", (Passage(1, found),))[1]
     assert (citation.path, citation.version, citation.title, citation.page) == ("a/b.pdf", 3, "China", 3)
     assert (citation.start, citation.end, citation.score) == (812, 821, found.score)
-
-
-def test_offsets_that_do_not_fit_are_not_cited() -> None:
-    """A passage whose range is not as long as its text can't be checked: its marker stays, no citation is made."""
-    for end in (11, 10 + len(CHINA) + 1):
-        broken = dataclasses.replace(hit(CHINA, 10), end=end)
-        assert cite("北京是首都[1]。", (Passage(1, broken),)) == ("北京是首都[1]。", ())
 
 
 def test_blank_passages_and_answers() -> None:

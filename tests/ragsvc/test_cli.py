@@ -107,6 +107,26 @@ def test_a_question_has_1_to_4000_characters(run, question):
     assert run("ask", question)[0] == 2
 
 
+def test_arguments_that_are_not_text_are_refused(run):
+    """Bytes that are no UTF-8 in an argument are exit 2 with one line."""
+    for arguments in (
+        ("ask", "port \udcff"),
+        ("documents", "show", "doc_\udcff"),
+        ("status", "--collection", "\udcff"),
+    ):
+        code, _, err = run(*arguments)
+        assert (code, err.count("\n")) == (2, 1)
+
+
+def test_a_removal_that_is_declined_does_nothing(run):
+    """Without a yes nothing is removed, and the message says so."""
+    run("collections", "create", "papers")
+    code, _, err = run("collections", "remove", "papers")
+    assert code == 1
+    assert "nothing was done" in err
+    assert "papers" in run("collections", "list")[1]
+
+
 def test_json_is_one_object_on_stdout(run):
     """With --json stdout is one object, in the contract's shapes."""
     assert json.loads(run("documents", "list", "--json")[1]) == {"documents": []}

@@ -136,3 +136,9 @@ def test_overlap_is_the_weighted_share() -> None:
     assert overlap({"server", "unknown"}, {"server"}, weights) == 0.25
     assert overlap(["a", "a", "b"], {"a"}, {}) == 0.5
     assert overlap((), {"a"}, weights) == 0.0
+
+
+@pytest.mark.parametrize("text", ["." * 300_000 + "x", "a " + "!?" * 150_000 + "x", "…" * 300_000, ".)" * 150_000])
+def test_long_runs_of_marks_are_read_once(text: str) -> None:
+    """A run of marks that ends no sentence takes time in proportion to its length, not to its square."""
+    assert all(0 <= start < end <= len(text) for start, end in sentences(text))

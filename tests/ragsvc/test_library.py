@@ -1,10 +1,11 @@
 """Collections by name and by document id, across processes."""
 
 import pytest
+from filelock import FileLock
 
 from indexes.errors import NotFound
 from indexes.types import ChangeSet, DocumentUpsert, EmbeddingSpec, FileStat, IndexSpec
-from ragsvc.errors import BadRequest, CollectionExists, UnknownCollection
+from ragsvc.errors import BadRequest, CollectionBusy, CollectionExists, UnknownCollection
 from ragsvc.library import Library
 from ragsvc.service_store import ServiceStore
 
@@ -81,6 +82,17 @@ def test_a_document_id_leads_to_its_collection(open_library):
     for wrong in ("doc_zzzzzz0123456789abcdef", "doc_", "", "x" * 300, document_id.removeprefix("doc_")):
         with pytest.raises(NotFound):
             library.of_document(wrong)
+
+
+def test_a_collection_that_is_being_written_is_not_removed(open_library):
+    """While a run holds its lock, removing the collection is refused and changes nothing; afterwards it goes."""
+    one, two = open_library(), open_library()
+    opened = one.create("papers", SPEC)
+    with FileLock(one.locks(opened) / "run-1.lock"), pytest.raises(CollectionBusy, match="papers"):
+        two.remove("papers")
+    assert two.open("papers").id == opened.id
+    two.remove("papers")
+    assert "papers" not in one.names()
 
 
 def test_what_another_process_removed_is_gone(open_library, tmp_path):

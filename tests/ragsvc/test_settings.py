@@ -45,6 +45,30 @@ def test_the_environment_goes_before_the_file(monkeypatch, tmp_path):
     assert (settings.chat_model, settings.embed_batch) == ("from-environment", 7)
 
 
+def test_what_is_set_to_nothing_is_not_set(monkeypatch):
+    """A blank key or URL is none; a password or query in a URL is not shown."""
+    monkeypatch.setenv("OPENAI_API_KEY", "  ")
+    monkeypatch.setenv("RAGSVC_CHAT_BASE_URL", "http://user:hidden@host/v1?api-key=hidden")
+    settings = load_settings()
+    assert settings.provider_of("embedding") == "local"
+    assert settings.shown()["RAGSVC_CHAT_BASE_URL"] == "http://***@host/v1?***"
+
+
+def test_an_env_file_that_is_not_text_is_refused(tmp_path):
+    """A .env that is not UTF-8 is an error of one line."""
+    (tmp_path / ".env").write_bytes(b"RAGSVC_CHAT_MODEL=\xff\xfe")
+    with pytest.raises(ConfigurationError, match="UTF-8"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["RAGSVC_CHUNK_TOKEN", "RAGSVC_OPENAI_API_KEY"])
+def test_names_that_look_right_are_refused_too(monkeypatch, name):
+    """A name is known only as it is documented."""
+    monkeypatch.setenv(name, "7")
+    with pytest.raises(ConfigurationError, match=name):
+        load_settings()
+
+
 @pytest.mark.parametrize("where", ["environment", "file"])
 def test_an_unknown_name_is_refused_by_name(monkeypatch, tmp_path, where):
     """A misspelt RAGSVC_ name is an error that names it, wherever it is set."""

@@ -93,6 +93,7 @@ def test_readiness_tells_by_what_means():
             {
                 "status": "ready",
                 "provider": {"chat": "local", "embedding": "local"},
+                "generation": 7,
                 "collections": [{"name": "default", "generation": 7}],
                 "moderation": "window",
                 "degraded": [],

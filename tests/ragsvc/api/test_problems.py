@@ -67,6 +67,7 @@ OWN_WORDS = (
     ingest.errors.Rejected,
     ragsvc.errors.UnknownCollection,
     ragsvc.errors.CollectionExists,
+    ragsvc.errors.CollectionBusy,
     ragsvc.errors.BadRequest,
     ragsvc.errors.BudgetRefused,
     ragsvc.errors.Overloaded,
