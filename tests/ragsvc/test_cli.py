@@ -1,5 +1,6 @@
 """The command line: exit codes by the contract, errors of one line, results on stdout alone."""
 
+import io
 import json
 from pathlib import Path
 
@@ -118,8 +119,9 @@ def test_arguments_that_are_not_text_are_refused(run):
         assert (code, err.count("\n")) == (2, 1)
 
 
-def test_a_removal_that_is_declined_does_nothing(run):
+def test_a_removal_that_is_declined_does_nothing(run, monkeypatch):
     """Without a yes nothing is removed, and the message says so."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     run("collections", "create", "papers")
     code, _, err = run("collections", "remove", "papers")
     assert code == 1
