@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
-        if isinstance(error, click.Abort) and not isinstance(error.__cause__, KeyboardInterrupt):
+        if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
             return _fail("nothing was done", 1)  # a question was answered with no
         return _fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
     except (RagsvcError, IngestError, IndexesError) as error:
