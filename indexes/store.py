@@ -245,7 +245,9 @@ def _translation(path: Path, error: sqlite3.Error) -> Exception:
     """Map by SQLite's primary result code; a constraint or a misuse is a bug of ours and stays what it is."""
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     if code in _FULL:
-        return StorageFull(f"{path} can't be written, nothing was changed: {error}; make room or check permissions")
+        return StorageFull(
+            f"{path} can't be written, and this step was undone: {error}; make room or check permissions, then repeat"
+        )
     if code in _BUSY:
         return StoreBusy(f"another process is writing to {path} for long; try again")
     if code in _DAMAGED:

@@ -3,8 +3,9 @@
 The text is kept as it stands, whatever its delimiter and quotes: a citation shows the line that is in the file.
 """
 
-from ingest.readers.decoding import decode
-from ingest.readers.sections import whole
+from dataclasses import replace
+
+from ingest.readers import plain_text
 from ingest.types import Document
 
 NAME = "table"
@@ -13,11 +14,4 @@ VERSION = 1
 
 def read(data: bytes, content_type: str) -> Document:
     """Read a table. Raises Rejected `encoding` or `limit`."""
-    decoded = decode(data)
-    return Document(
-        text=decoded.text,
-        sections=whole(decoded.text),
-        content_type=content_type,
-        metadata=decoded.metadata,
-        reader=f"{NAME}-{VERSION}",
-    )
+    return replace(plain_text.read(data, content_type), reader=f"{NAME}-{VERSION}")

@@ -35,9 +35,6 @@ class LocalEmbedder:
     Each core embeds one request of documents at a time; queries have threads of their own and wait for none of them.
     """
 
-    languages = ("en",)
-    """The languages of its training: for others, `speaks` tells to trust the words instead."""
-
     def __init__(self, spec: EmbeddingSpec, model: MiniLM) -> None:
         """Raises ConfigurationError for a spec that this model has no vectors of."""
         if (spec.model, spec.dimensions) != (LOCAL_MODEL, LOCAL_DIMENSIONS):

@@ -156,19 +156,6 @@ class OpenAIProvider:
         """Return a moderator."""
         return OpenAIModerator(self.server(base_url, api_key), model)
 
-    async def dimensions_of(self, model: str, base_url: str | None, api_key: str | None) -> int:
-        """Return the width of a model's vectors: known for OpenAI's, else asked for by embedding one word."""
-        if model in OPENAI_DIMENSIONS:
-            return OPENAI_DIMENSIONS[model]
-
-        server = self.server(base_url, api_key)
-        with server.failures("embedding", model):
-            body = await server.send(_embedding(model, ["width"], None))
-            found = wire.widths(wire.decode(body, wire.WireEmbeddings).data)
-            if len(found) != 1 or 0 in found:
-                raise wire.WireError("not one vector for one text")
-            return found.pop()
-
     async def aclose(self) -> None:
         """Close all clients."""
         for server in self._servers.values():
