@@ -9,6 +9,7 @@ PORT ?= 8000
 
 export UV_PYTHON_DOWNLOADS = never
 export UV_PYTHON = $(PYTHON)
+export DOCS HOST PORT
 BOOT := .ragsvc/boot
 UV := $(BOOT)/bin/uv
 VENV := .venv/bin
@@ -19,6 +20,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 $(UV):
+	@echo "setting up .venv from the package index (once) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 2; }
 	@$(PYTHON) -m venv $(BOOT)
 	@$(BOOT)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
@@ -37,7 +39,8 @@ setup: .ragsvc/run.stamp ## set up the environment of `make run`
 setup-dev: .ragsvc/dev.stamp ## set up the environment of the tests
 
 run: setup ## index DOCS (default docs/) and serve on HOST:PORT (127.0.0.1:8000)
-	@$(VENV)/ragsvc quickstart '$(DOCS)' --host '$(HOST)' --port '$(PORT)' --data-root .ragsvc/run
+	@$(VENV)/ragsvc quickstart "$$DOCS" --host "$$HOST" --port "$$PORT" --data-root .ragsvc/run; \
+	code=$$?; [ $$code -eq 130 ] || exit $$code # Ctrl-C is how it ends
 
 test: setup-dev ## run the tests
 	@$(VENV)/python -m pytest -n 2

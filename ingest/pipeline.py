@@ -198,12 +198,13 @@ class _Preparation:
 
     def finished(self, found: Plan, source: Source | None, kind: SourceKind) -> Prepared:
         """Return the run."""
-        added = tuple(file.path for file in found.added)
+        unread = {rejection.path for rejection in self.rejected}
+        added = tuple(file.path for file in found.added if file.path not in unread)
         by_hand = self.collection.removed_by_hand(source.id) if source else frozenset()
         summary = IngestPlan(
             source=str(self.root),
             added=added,
-            changed=tuple(file.path for _, file in found.changed),
+            changed=tuple(file.path for _, file in found.changed if file.path not in unread),
             renamed=tuple((entry.path, file.path) for entry, file in found.renamed),
             removed=tuple(entry.path for entry in found.removed),
             unchanged=found.unchanged + len(found.touched),

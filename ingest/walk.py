@@ -68,7 +68,7 @@ def resolve(path: str, sources: Iterable[Source], *, allow_empty: bool = False) 
     target = next(
         (Target(Path(source.root), under) for source in known if (under := _below(real, source.root)) is not None), None
     )
-    _require_present(path, real, known_before=target is not None and allow_empty)
+    _require_present(path, real, known=target is not None, allow_empty=allow_empty)
     if target:
         skipped = next((part for part in target.under.split("/") if is_skipped(part)), None)
         if skipped:
@@ -227,13 +227,14 @@ def _real_path(path: str) -> str:
         raise PathError(f"{path!r} is no path to index: {error}") from error
 
 
-def _require_present(path: str, real: str, *, known_before: bool) -> None:
+def _require_present(path: str, real: str, *, known: bool, allow_empty: bool) -> None:
     try:
         mode = Path(real).stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
-        if known_before:
+        if known and allow_empty:
             return
-        raise PathError(f"{path} does not exist; to remove what was indexed from it, use --allow-empty") from error
+        advice = "to remove what was indexed from it, use --allow-empty" if known else "check the spelling"
+        raise PathError(f"{path} does not exist; {advice}") from error
     except OSError as error:
         raise PathError(f"{path} can't be read: {error.strerror}") from error
     if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):

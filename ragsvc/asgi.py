@@ -35,6 +35,7 @@ def serve(settings: Settings, host: str, port: int, on_start: Callable[[str], No
     config = uvicorn.Config(
         application,
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,

@@ -21,9 +21,10 @@ from ragsvc.api.schemas import search_response
 from ragsvc.compose import House
 from ragsvc.errors import BadRequest, RagsvcError
 from ragsvc.indexing import IndexOutcome, IndexRequest, index
+from ragsvc.protocols import Retrieved
 from ragsvc.settings import Settings, load_settings
 from ragsvc.specs import new_spec
-from ragsvc.types import Question
+from ragsvc.types import Answer, Question
 
 INTERRUPTED = 130
 _Result = TypeVar("_Result")
@@ -92,6 +93,11 @@ def _run(settings: Settings, work: Callable[[House], Awaitable[_Result]]) -> _Re
     return asyncio.run(composed())
 
 
+def _hint(house: House, collection: str) -> None:
+    documents, _ = house.library.open(collection).documents(None, 1, None)
+    terminal.hint_if_empty(collection, house.settings.data_dir, documents=len(documents))
+
+
 def _parse_filter(text: str | None) -> Filter | None:
     if text is None:
         return None
@@ -153,10 +159,14 @@ def search_command(query: str, k: int, mode: str, where: str | None, collection:
     if not query.strip():
         raise BadRequest("the query is empty; say what to look for")
     chosen = _parse_filter(where)
-    found = _run(
-        load_settings(),
-        lambda house: house.retriever.retrieve(query, collection, k, cast(Mode, mode), chosen),
-    )
+
+    async def work(house: House) -> Retrieved:
+        found = await house.retriever.retrieve(query, collection, k, cast(Mode, mode), chosen)
+        if not found.result.hits:
+            _hint(house, collection)
+        return found
+
+    found = _run(load_settings(), work)
     if as_json:
         terminal.print_json(search_response(found))
     else:
@@ -174,7 +184,14 @@ def ask_command(question: str, k: int, where: str | None, collection: str, as_js
     if not question.strip() or len(question) > 4000:
         raise BadRequest("a question has 1 to 4,000 characters")
     asked = Question(question, collection, k, _parse_filter(where))
-    answer = _run(load_settings(), lambda house: house.answering.answer(asked))
+
+    async def work(house: House) -> Answer:
+        answer = await house.answering.answer(asked)
+        if answer.status == "not_in_documents":
+            _hint(house, collection)
+        return answer
+
+    answer = _run(load_settings(), work)
     if as_json:
         terminal.print_json(answer)
     else:
@@ -208,7 +225,7 @@ def quickstart_command(docs: Path, host: str, port: int, data_root: Path) -> int
         folder = data_root.absolute() / f"{settings.provider_of('embedding')}-{key}"
         settings = settings.model_copy(update={"data_dir": folder})
     terminal.print_outcome(_index(settings, IndexRequest(docs), terminal.print_plan))
-    return asgi.serve(settings, host, port, terminal.print_next_steps)
+    return asgi.serve(settings, host, port, lambda url: terminal.print_next_steps(url, settings.data_dir))
 
 
 @cli.command("status", epilog="Example: ragsvc status --json")

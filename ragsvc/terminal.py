@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -59,6 +60,7 @@ def print_plan(outcome: IndexOutcome) -> None:
     print_line(f"  chunks {plan.chunks:,} · to embed {plan.inputs:,} inputs, {plan.tokens:,} tokens · {cost}")
     for path in plan.returned:
         print_line(f"  {path} was removed by hand and comes back with its folder")
+    sys.stdout.flush()
 
 
 def print_outcome(outcome: IndexOutcome) -> None:
@@ -74,8 +76,9 @@ def print_outcome(outcome: IndexOutcome) -> None:
     report = outcome.report
     for path in report.conflicts:
         print_line(f"  {path} was changed by someone else meanwhile; the next run looks at it again")
+    gone = f", {len(outcome.plan.removed):,} removed" if outcome.plan.removed else ""
     print_line(
-        f"done: {report.applied:,} documents applied, {report.embedded_inputs:,} inputs embedded in "
+        f"done: {report.applied:,} documents applied{gone}, {report.embedded_inputs:,} inputs embedded in "
         f"{report.requests:,} requests, {dollars(outcome.paid_usd)}, {report.seconds:.1f} s"
     )
 
@@ -118,6 +121,13 @@ def outcome_json(outcome: IndexOutcome) -> dict[str, object]:
         "cost_usd": outcome.paid_usd if report else 0.0,
         "seconds": round(report.seconds, 3) if report else 0.0,
     }
+
+
+def hint_if_empty(collection: str, data_dir: Path, *, documents: int) -> None:
+    """Say on stderr how to begin, where a collection holds nothing yet."""
+    if documents == 0:
+        text = f"nothing is indexed in collection {collection} of {data_dir} yet: ragsvc index FOLDER"
+        print(text, file=sys.stderr)  # noqa: T201
 
 
 def print_hits(result: SearchResult) -> None:
@@ -227,9 +237,10 @@ def print_fields(fields: Mapping[str, object]) -> None:
         print_line(f"{name}: {value}")
 
 
-def print_next_steps(url: str) -> None:
-    """Print two lines to try, once the server answers."""
+def print_next_steps(url: str, data_dir: Path) -> None:
+    """Print where the data is and two lines to try, once the server answers."""
     question = json.dumps({"question": "How do I index a folder?"})
+    print_line(f"its data lies in {data_dir}; the commands use it with RAGSVC_DATA_DIR={data_dir}")
     print_line(f"ragsvc serves {url} (Ctrl-C ends it). Try in another terminal:")
     print_line(f"  curl -s {url}/ask -H 'Content-Type: application/json' -d '{question}'")
     print_line(f"  curl -s {url}/documents   # what is indexed; {url}/schema lists the rest")

@@ -334,7 +334,9 @@ def translate(error: Exception, call: Call) -> ProviderError:
             reason = "it can't be unpacked"
         case openai.APIConnectionError() | httpx2.HTTPError() | httpx2.InvalidURL() | OSError():
             cause = type(error.__cause__ or error).__name__
-            return Unreachable(f"no connection to {host} ({cause}); check the network and {call.setting}_BASE_URL")
+            return Unreachable(
+                f"no connection to {host} ({cause}); check the network and OPENAI_BASE_URL (or {call.setting}_BASE_URL)"
+            )
         case UnicodeEncodeError():
             return RequestRefused(f"the {call.role} request has characters that can't be sent; remove lone surrogates")
         case openai.APIError() if error.code or error.type:

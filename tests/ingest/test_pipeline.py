@@ -209,6 +209,7 @@ def test_an_unreadable_document_stays_as_stale_and_recovers(world):
     (world.folder / "a.txt").write_bytes(b"\x00\x01\x02\x03" * 100)
     report = world.index()
     assert [rejection.path for rejection in report.rejected] == ["a.txt"]
+    assert report.plan.changed == ()
     documents = {document.path: document for document in world.collection.documents(None, 10, None)[0]}
     assert documents["a.txt"].state == "stale"
     assert documents["a.txt"].state_reason == report.rejected[0].reason
