@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,19 +67,43 @@ def test_requests_of_the_pages_are_answered(folder, tmp_path):
             assert done.stdout.endswith("200"), f"{sent}\n{done.stdout}"
 
 
-def test_make_run_answers_and_stops(tmp_path):
-    """`make run` indexes docs/, prints two commands to try, the first of which is answered; Ctrl-C ends it."""
+def _make_run(data_dir: Path, *arguments: str) -> Server:
     process = subprocess.Popen(
-        ["make", "run", "PORT=0"],
+        ["make", "run", "PORT=0", *arguments],
         cwd=ROOT,
-        env=environment(tmp_path / "data"),
+        env=environment(data_dir),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    server = Server(process, "stdout")
+    return Server(process, "stdout")
+
+
+def _interrupt(server: Server) -> int:
+    """Send what Ctrl-C sends, to all processes of the terminal; return make's exit code."""
+    os.killpg(server.process.pid, signal.SIGINT)
+    code = server.process.wait(timeout=40)
+    server.stop()
+    return code
+
+
+def test_make_run_takes_a_folder_of_ones_own(tmp_path):
+    """`make run DOCS=...` indexes that folder, whatever its name, and answers from it."""
+    folder = tmp_path / "Ann's papers"
+    folder.mkdir()
+    (folder / "otters.txt").write_text("Otters hold hands while they sleep on the river.", encoding="utf-8")
+    server = _make_run(tmp_path / "data", f"DOCS={folder}")
+    try:
+        assert server.ask("Why do otters hold hands on the river?")["citations"][0]["path"] == "otters.txt"
+    finally:
+        _interrupt(server)
+
+
+def test_make_run_answers_and_stops(tmp_path):
+    """`make run` indexes docs/, prints two commands to try, the first of which is answered; Ctrl-C ends it."""
+    server = _make_run(tmp_path / "data")
     try:
         answer = server.ask("How do I index a folder?")
         assert answer["status"] == "answered"
@@ -89,9 +114,7 @@ def test_make_run_answers_and_stops(tmp_path):
         assert text["text"] == citation["quote"]
         assert server.ask("How long does sourdough bread rest?")["status"] == "not_in_documents"
     finally:
-        os.killpg(process.pid, 2)
-        process.wait(timeout=40)
-        server.stop()
+        _interrupt(server)
     said = "".join(server.lines)
     assert said.count("curl -s http://127.0.0.1") == 2
     body = re.search(r"-d '(\{.*?\})'", said)
