@@ -1,12 +1,10 @@
 """The terminal entrance: each command parses, calls, prints. stdout is the result, stderr everything else."""
 
-import asyncio
-import contextlib
 import hashlib
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import msgspec
 import rich_click as click
@@ -17,17 +15,17 @@ from indexes.types import Filter, Mode
 from ingest.errors import IngestError, PathError, SettingsError
 from ingest.pipeline import ignore
 from ragsvc import __version__, terminal
+from ragsvc.administration import GROUPS
 from ragsvc.api.schemas import search_response
+from ragsvc.command import collection_option, json_option, run
 from ragsvc.compose import House
 from ragsvc.errors import BadRequest, RagsvcError
 from ragsvc.indexing import IndexOutcome, IndexRequest, index
 from ragsvc.protocols import Retrieved
 from ragsvc.settings import Settings, load_settings
-from ragsvc.specs import new_spec
 from ragsvc.types import Answer, Question
 
 INTERRUPTED = 130
-_Result = TypeVar("_Result")
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (PathError, 2),
     (SourceOverlap, 2),
@@ -85,14 +83,6 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _run(settings: Settings, work: Callable[[House], Awaitable[_Result]]) -> _Result:
-    async def composed() -> _Result:
-        async with contextlib.aclosing(House(settings)) as house:
-            return await work(house)
-
-    return asyncio.run(composed())
-
-
 def _hint(house: House, collection: str) -> None:
     documents, _ = house.library.open(collection).documents(None, 1, None)
     terminal.hint_if_empty(collection, house.settings.data_dir, documents=len(documents))
@@ -108,8 +98,6 @@ def _parse_filter(text: str | None) -> Filter | None:
 
 
 _FILTER_EXAMPLE = """'{"key": "path", "op": "prefix", "value": "guide/"}'"""
-_collection = click.option("--collection", default="default", show_default=True, metavar="NAME", help="Where to look.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _filter = click.option("--filter", "where", metavar="JSON", help=f"Only documents that fit, e.g. {_FILTER_EXAMPLE}")
 
 
@@ -126,8 +114,8 @@ def cli() -> None:
 @click.option("--strict", is_flag=True, help="Exit 1 if a file was rejected.")
 @click.option("--verify", is_flag=True, help="Hash every file, whatever its size and times say.")
 @click.option("--allow-empty", is_flag=True, help="Allow a run that removes most of the source.")
-@_collection
-@_json
+@collection_option
+@json_option
 def index_command(path: Path, strict: bool, as_json: bool, **options: Any) -> int:
     """Make the indexed documents of PATH equal to what is there: plan, price, then do it."""
     on_plan = ignore if as_json else terminal.print_plan
@@ -144,7 +132,7 @@ def _index(settings: Settings, request: IndexRequest, on_plan: Callable[[IndexOu
         with terminal.progress() as on_event:
             return await index(request, settings, house.library, house.embedder_for, on_plan=on_plan, on_event=on_event)
 
-    return _run(settings, work)
+    return run(settings, work)
 
 
 @cli.command("search", epilog="Example: ragsvc search 'rotate the key' -k 5 --mode lexical")
@@ -152,8 +140,8 @@ def _index(settings: Settings, request: IndexRequest, on_plan: Callable[[IndexOu
 @click.option("-k", type=click.IntRange(1, 50), default=10, show_default=True, help="Hits at most.")
 @click.option("--mode", type=click.Choice(["hybrid", "dense", "lexical"]), default="hybrid", show_default=True)
 @_filter
-@_collection
-@_json
+@collection_option
+@json_option
 def search_command(query: str, k: int, mode: str, where: str | None, collection: str, as_json: bool) -> None:
     """Find passages."""
     if not query.strip():
@@ -166,7 +154,7 @@ def search_command(query: str, k: int, mode: str, where: str | None, collection:
             _hint(house, collection)
         return found
 
-    found = _run(load_settings(), work)
+    found = run(load_settings(), work)
     if as_json:
         terminal.print_json(search_response(found))
     else:
@@ -177,8 +165,8 @@ def search_command(query: str, k: int, mode: str, where: str | None, collection:
 @click.argument("question")
 @click.option("-k", type=click.IntRange(1, 50), default=8, show_default=True, help="Passages to answer from, at most.")
 @_filter
-@_collection
-@_json
+@collection_option
+@json_option
 def ask_command(question: str, k: int, where: str | None, collection: str, as_json: bool) -> None:
     """Answer a question from the documents, with citations."""
     if not question.strip() or len(question) > 4000:
@@ -191,7 +179,7 @@ def ask_command(question: str, k: int, where: str | None, collection: str, as_js
             _hint(house, collection)
         return answer
 
-    answer = _run(load_settings(), work)
+    answer = run(load_settings(), work)
     if as_json:
         terminal.print_json(answer)
     else:
@@ -229,8 +217,8 @@ def quickstart_command(docs: Path, host: str, port: int, data_root: Path) -> int
 
 
 @cli.command("status", epilog="Example: ragsvc status --json")
-@_collection
-@_json
+@collection_option
+@json_option
 def status_command(collection: str, as_json: bool) -> None:
     """Show a collection's figures and the settings, secrets masked."""
     settings = load_settings()
@@ -238,179 +226,12 @@ def status_command(collection: str, as_json: bool) -> None:
     async def work(house: House) -> dict[str, object]:
         return terminal.status_json(house.settings, house.library.open(collection).status(), collection)
 
-    status = _run(settings, work)
+    status = run(settings, work)
     if as_json:
         terminal.print_json(status)
     else:
         terminal.print_status(status)
 
 
-@cli.group("documents")
-def documents_group() -> None:
-    """List, show and remove documents."""
-
-
-@documents_group.command("list", epilog="Example: ragsvc documents list --collection papers")
-@_collection
-@_json
-def documents_list(collection: str, as_json: bool) -> None:
-    """List all documents of a collection."""
-
-    async def work(house: House) -> list[Any]:
-        opened = house.library.open(collection)
-        found: list[Any] = []
-        after = None
-        while True:
-            page, after = opened.documents(None, 1000, after)
-            found.extend(page)
-            if after is None:
-                return found
-
-    documents = _run(load_settings(), work)
-    if as_json:
-        terminal.print_json({"documents": [terminal.listed(document) for document in documents]})
-    else:
-        terminal.print_documents(documents)
-
-
-@documents_group.command("show", epilog="Example: ragsvc documents show doc_... --text")
-@click.argument("document_id")
-@click.option("--text", "with_text", is_flag=True, help="Print the stored text.")
-@_json
-def documents_show(document_id: str, with_text: bool, as_json: bool) -> None:
-    """Show one document."""
-
-    async def work(house: House) -> tuple[Any, str | None]:
-        opened = house.library.of_document(document_id)
-        return opened.document(document_id), opened.text(document_id).text if with_text else None
-
-    document, text = _run(load_settings(), work)
-    if as_json:
-        terminal.print_json(msgspec.to_builtins(document) | ({"text": text} if with_text else {}))
-    else:
-        terminal.print_fields(msgspec.to_builtins(document))
-        if text is not None:
-            terminal.print_line(text)
-
-
-@documents_group.command("remove", epilog="Example: ragsvc documents remove doc_...")
-@click.argument("document_id")
-@_json
-def documents_remove(document_id: str, as_json: bool) -> None:
-    """Remove one document; it comes back with the next index of its folder while its file is there."""
-
-    async def work(house: House) -> str:
-        opened = house.library.of_document(document_id)
-        path = opened.document(document_id).path
-        opened.remove_document(document_id)
-        return path
-
-    path = _run(load_settings(), work)
-    if as_json:
-        terminal.print_json({"removed": document_id, "path": path})
-    else:
-        terminal.print_line(f"removed {path}; the next index of its folder brings it back while the file is there")
-
-
-@cli.group("sources")
-def sources_group() -> None:
-    """List and remove sources."""
-
-
-@sources_group.command("list", epilog="Example: ragsvc sources list")
-@_collection
-@_json
-def sources_list(collection: str, as_json: bool) -> None:
-    """List the folders and files that were indexed."""
-
-    async def work(house: House) -> Any:
-        return house.library.open(collection).sources()
-
-    sources = _run(load_settings(), work)
-    if as_json:
-        terminal.print_json({"sources": sources})
-    else:
-        for source in sources:
-            terminal.print_line(f"{source.id:>4}  {source.kind:<6}  {source.root}")
-
-
-@sources_group.command("remove", epilog="Example: ragsvc sources remove 3")
-@click.argument("source_id", type=int)
-@_collection
-@_json
-def sources_remove(source_id: int, collection: str, as_json: bool) -> None:
-    """Remove a source and all its documents."""
-
-    async def work(house: House) -> None:
-        house.library.open(collection).remove_source(source_id)
-
-    _run(load_settings(), work)
-    if as_json:
-        terminal.print_json({"removed": source_id})
-    else:
-        terminal.print_line(f"removed source {source_id} and its documents")
-
-
-@cli.group("collections")
-def collections_group() -> None:
-    """List, create and remove collections."""
-
-
-@collections_group.command("list", epilog="Example: ragsvc collections list")
-@_json
-def collections_list(as_json: bool) -> None:
-    """List the collections."""
-
-    async def work(house: House) -> list[dict[str, object]]:
-        return [terminal.collection_json(name, house.library.open(name).status()) for name in house.library.names()]
-
-    listed = _run(load_settings(), work)
-    if as_json:
-        terminal.print_json({"collections": listed})
-    else:
-        for row in listed:
-            terminal.print_line(
-                f"{row['name']}  {row['documents']} documents, {row['chunks']} chunks, {row['embedding_model']} "
-                f"at {row['dimensions']}, {row['chunk_tokens']}/{row['overlap_tokens']} tokens"
-            )
-
-
-@collections_group.command("create", epilog="Example: ragsvc collections create papers --chunk-tokens 256")
-@click.argument("name")
-@click.option("--embedding-model", "model", metavar="MODEL", help="Model of its vectors.")
-@click.option("--dimensions", type=click.IntRange(1, 8192), help="Width of its vectors.")
-@click.option("--chunk-tokens", "tokens", type=click.IntRange(16, 8000), help="Most tokens in a chunk.")
-@click.option("--overlap-tokens", "overlap", type=click.IntRange(0, 4000), help="Tokens a chunk repeats.")
-@_json
-def collections_create(name: str, as_json: bool, **options: Any) -> None:
-    """Make a collection."""
-    settings = load_settings()
-    spec = new_spec(settings, **options)
-
-    async def work(house: House) -> dict[str, object]:
-        return terminal.collection_json(name, house.library.create(name, spec).status())
-
-    made = _run(settings, work)
-    if as_json:
-        terminal.print_json(made)
-    else:
-        terminal.print_line(f"created {name}: {made['embedding_model']} at {made['dimensions']} dimensions")
-
-
-@collections_group.command("remove", epilog="Example: ragsvc collections remove papers --yes")
-@click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@_json
-def collections_remove(name: str, yes: bool, as_json: bool) -> None:
-    """Remove a collection with everything in it, paid vectors included."""
-    if not yes:
-        click.confirm(f"Remove collection {name} with all its documents and vectors?", abort=True, err=True)
-
-    async def work(house: House) -> None:
-        house.library.remove(name)
-
-    _run(load_settings(), work)
-    if as_json:
-        terminal.print_json({"removed": name})
-    else:
-        terminal.print_line(f"removed collection {name}")
+for _group in GROUPS:
+    cli.add_command(_group)
