@@ -75,6 +75,7 @@ def test_no_network_and_no_early_import() -> None:
 
 
 def test_loading_twice_is_harmless() -> None:
-    """`load` may be called at any time."""
+    """`load` may be called at any time, and prices stay what they are."""
     load()
     load()
+    assert cost_usd("text-embedding-3-small", input_tokens=1_000_000, provider="openai") == pytest.approx(0.02)

@@ -69,11 +69,13 @@ def test_no_json_breaks_it(value: Any, count: int) -> None:
         try:
             reply = wire.decode(body, shape)
             if isinstance(reply, wire.WireEmbeddings):
-                wire.read_vectors(reply.data, count, 2, any_length=True)
+                vectors, _ = wire.read_vectors(reply.data, count, 2, any_length=True)
+                assert vectors.shape == (count, 2)
+                assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
             elif isinstance(reply, wire.WireChat):
                 wire.read_choice(reply)
             else:
-                wire.read_verdicts(reply, count)
+                assert len(wire.read_verdicts(reply, count)) == count
         except wire.WireError:
             pass
 
