@@ -123,6 +123,18 @@ class Chunk:
     """`text_hash` of what was embedded: template of title, heading path and slice."""
 
 
+Position = Mapping[str, str | int]
+"""Where something stands in its file, in the file's own terms: {"slide": 3}, {"sheet": "Budget", "row": 12}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """From `start` on, up to the next mark, a document's text stands at `position` in its file."""
+
+    start: int
+    position: Position
+
+
 @dataclass(frozen=True, slots=True)
 class DocumentUpsert:
     """A document version to become the visible one, whole, in the transaction that applies it.
@@ -141,6 +153,8 @@ class DocumentUpsert:
     metadata: Mapping[str, str | int | float | bool]
     reader: str
     chunks: tuple[Chunk, ...]
+    marks: tuple[Mark, ...] = ()
+    """Rising; none where the format has no positions besides pages and headings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +263,8 @@ class Hit:
     dense: LegScore | None
     lexical: LegScore | None
     also: tuple[Place, ...]
+    marks: tuple[Mark, ...] = ()
+    """Those that hold for [start, end); the first may begin before it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from indexes.types import FileStat, ManifestEntry
+from indexes.types import FileStat, ManifestEntry, Mark
 
 RejectionReason = Literal[
     "password",
@@ -50,6 +50,8 @@ class Document:
     metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     reader: str = ""
     """Name and version of the reader."""
+    marks: tuple[Mark, ...] = ()
+    """Positions in the file's own terms (slide, sheet and row, cell, message), rising; pages stand in the sections."""
 
 
 @dataclass(frozen=True, slots=True)
