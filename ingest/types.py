@@ -1,6 +1,6 @@
 """The data of the ingest: what a reader makes, what a run is, what it reports."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -147,3 +147,27 @@ class IngestReport:
     conflicts: tuple[str, ...]
     rejected: tuple[Rejection, ...]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """How a run behaves."""
+
+    verify: bool = False
+    """Hash every file, whatever its size and times say."""
+    allow_empty: bool = False
+    """Allow a run that removes most of the source."""
+    inputs: int = 256
+    """Texts a request."""
+    concurrency: int = 4
+    """Requests in flight."""
+    max_bytes: int = 50 * 1024 * 1024
+    """Of a file; a larger one is rejected unread."""
+
+
+DEFAULTS = IngestOptions()
+OnEvent = Callable[[IngestEvent], None]
+
+
+def ignore(_: object) -> None:
+    """Listen to nothing: the default of `on_event`."""

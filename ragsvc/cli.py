@@ -13,7 +13,7 @@ from indexes.errors import IndexesError, InvalidQuery, NotFound, SourceOverlap
 from indexes.filters import parse_filter
 from indexes.types import Filter, Mode
 from ingest.errors import IngestError, PathError, SettingsError
-from ingest.pipeline import ignore
+from ingest.types import ignore
 from ragsvc import __version__, terminal
 from ragsvc.administration import GROUPS
 from ragsvc.api.schemas import search_response

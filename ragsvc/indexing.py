@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexes.types import EmbeddingSpec
-from ingest import pipeline
-from ingest.pipeline import IngestOptions, OnEvent, ignore
+from ingest import pipeline, preparing
 from ingest.protocols import Embedder
-from ingest.types import IngestPlan, IngestReport
+from ingest.types import IngestOptions, IngestPlan, IngestReport, OnEvent, ignore
 from ragsvc import pricing
 from ragsvc.errors import BudgetRefused
 from ragsvc.governor import Purpose
@@ -70,7 +69,7 @@ async def index(
         concurrency=settings.embed_concurrency,
         max_bytes=settings.max_body_mb * 1024 * 1024,
     )
-    with pipeline.prepare(request.path, collection, library.locks(collection), options, on_event) as prepared:
+    with preparing.prepare(request.path, collection, library.locks(collection), options, on_event) as prepared:
         cost = price(spec, prepared.plan.tokens)
         planned = IndexOutcome(request.collection, prepared.plan, spec.model, cost, None)
         on_plan(planned)

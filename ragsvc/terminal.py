@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from indexes.types import CollectionStatus, DocumentInfo, Hit, SearchResult
-from ingest.pipeline import OnEvent, ignore
-from ingest.types import IngestEvent, Rejection
+from ingest.types import IngestEvent, OnEvent, Rejection, ignore
 from ragsvc.indexing import IndexOutcome
 from ragsvc.settings import LOCAL_MODEL, Settings
 from ragsvc.types import Answer, Citation, Role

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from indexes.collection import Collection
-from indexes.types import ChunkSpec, EmbeddingSpec, IndexSpec
-from ingest import pipeline
+from indexes.types import ChunkSpec, EmbeddingSpec, FileStat, IndexSpec
+from ingest import pipeline, preparing
 from ingest.errors import InputRefused, PathError, RunLocked, TooManyRemovals
-from ingest.pipeline import IngestOptions
 from ingest.protocols import Embedded, RequestLimits
-from ingest.types import IngestReport
+from ingest.readers import registry
+from ingest.types import IngestOptions, IngestPlan, IngestReport
 
 SPEC = IndexSpec(EmbeddingSpec("counting", 8), ChunkSpec(tokens=32, overlap=4))
 
@@ -67,11 +67,11 @@ class World:
 
     def index(self, path: Path | None = None, **options: object) -> IngestReport:
         chosen = IngestOptions(inputs=4, concurrency=2, **options)
-        with pipeline.prepare(path or self.folder, self.collection, self.base / "locks", chosen) as prepared:
+        with preparing.prepare(path or self.folder, self.collection, self.base / "locks", chosen) as prepared:
             return asyncio.run(pipeline.apply(prepared, self.collection, self.embedder, chosen))
 
-    def plan(self, **options: object) -> pipeline.IngestPlan:
-        with pipeline.prepare(self.folder, self.collection, self.base / "locks", IngestOptions(**options)) as prepared:
+    def plan(self, **options: object) -> IngestPlan:
+        with preparing.prepare(self.folder, self.collection, self.base / "locks", IngestOptions(**options)) as prepared:
             return prepared.plan
 
     def visible(self) -> dict[str, str]:
@@ -254,9 +254,9 @@ def test_a_second_run_of_the_same_source_is_refused(world):
     world.write("a.txt", "Apples are fruit.")
     locks = world.base / "locks"
     with (
-        pipeline.prepare(world.folder, world.collection, locks),
+        preparing.prepare(world.folder, world.collection, locks),
         pytest.raises(RunLocked, match="another run"),
-        pipeline.prepare(world.folder, world.collection, locks),
+        preparing.prepare(world.folder, world.collection, locks),
     ):
         pass
     assert world.index().applied == 1
@@ -348,3 +348,39 @@ TestRuns = Runs.TestCase
 TestRuns.settings = settings(
     max_examples=15, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+def _given(path: str, text: str) -> preparing.Given:
+    digest = hashlib.sha256(text.encode()).digest()
+    return preparing.Given(path, FileStat(len(text), 0, 0, 0), digest, lambda: registry.read(path, text.encode()))
+
+
+def _give(world: World, *given: preparing.Given) -> IngestReport:
+    with preparing.prepare_given(given, "upload", world.collection, world.base / "locks") as prepared:
+        return asyncio.run(pipeline.apply(prepared, world.collection, world.embedder))
+
+
+def test_given_documents_join_their_source_and_touch_nothing_else(world):
+    """Given documents are added or replaced by path; what is not given stays, and equal bytes send nothing."""
+    world.write("a.md", "a file of the folder")
+    world.index()
+    _give(world, _given("one.txt", "the first upload"), _given("two.txt", "the second upload"))
+    sent = len(world.embedder.sent)
+    again = _give(world, _given("one.txt", "the first upload"), _given("two.txt", "the second upload, changed"))
+    assert (again.plan.unchanged, again.plan.changed, again.plan.added) == (1, ("two.txt",), ())
+    assert len(world.embedder.sent) == sent + 1
+    assert world.visible() == {
+        "a.md": "a file of the folder",
+        "one.txt": "the first upload",
+        "two.txt": "the second upload, changed",
+    }
+
+
+def test_a_given_document_that_cannot_be_read_leaves_what_stands_there(world):
+    """A rejected upload is listed, and the document at its path stays as it was, not stale."""
+    _give(world, _given("one.txt", "the first upload"))
+    broken = _given("one.txt", "\0\0\0")
+    report = _give(world, broken)
+    assert [rejection.path for rejection in report.rejected] == ["one.txt"]
+    assert world.visible() == {"one.txt": "the first upload"}
+    assert world.collection.status().stale_documents == 0

@@ -1,0 +1,286 @@
+"""From a folder, or from documents that are given, to a run that is ready to be paid for.
+
+Everything that changed is read and cut; nothing is written. A run holds the lock of its source, which dies with its
+process.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from indexes.types import (
+    ChangeSet,
+    Chunk,
+    DocumentRename,
+    DocumentUpsert,
+    FileStat,
+    IndexSpec,
+    Manifest,
+    ManifestEntry,
+    Source,
+    SourceKind,
+    text_hash,
+)
+from ingest import chunking, template, walk
+from ingest.errors import Rejected, RunLocked
+from ingest.plan import plan as compare
+from ingest.protocols import CollectionPort
+from ingest.readers import registry
+from ingest.spool import Spool
+from ingest.types import (
+    DEFAULTS,
+    Document,
+    IngestEvent,
+    IngestOptions,
+    IngestPlan,
+    OnEvent,
+    Plan,
+    Rejection,
+    ScannedFile,
+    ignore,
+)
+
+Read = Callable[[ScannedFile], tuple[bytes, Document]]
+"""A file to the SHA-256 of its bytes and what a reader makes of them. Raises Rejected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A document that comes to a run instead of being found by it: an upload, a text of a labelled corpus."""
+
+    path: str
+    stat: FileStat
+    content_hash: bytes
+    """SHA-256 of its bytes."""
+    read: Callable[[], Document]
+    """Raises Rejected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that is ready to be applied."""
+
+    root: str
+    kind: SourceKind
+    plan: IngestPlan
+    changes: ChangeSet
+    """All that needs no vector; `source_id` is filled in when applied."""
+    spool: Spool
+    wanted: frozenset[bytes]
+    """Hashes of the texts to be embedded."""
+    spec: IndexSpec
+
+
+@contextmanager
+def prepare(
+    path: Path,
+    collection: CollectionPort,
+    locks: Path,
+    options: IngestOptions = DEFAULTS,
+    on_event: OnEvent = ignore,
+) -> Iterator[Prepared]:
+    """Compare `path` with the collection, read what changed, and hold the source's lock until the block ends.
+
+    Raises PathError, TooManyRemovals, RunLocked. `locks` is the folder of the lock files.
+    """
+    sources = collection.sources()
+    target = walk.resolve(str(path), sources, allow_empty=options.allow_empty)
+    root = str(target.root)
+    source = _known(sources, root)
+    with _run_lock(locks, root), Spool(locks) as spool:
+        kind: SourceKind = "file" if source is None and target.root.is_file() else "folder"
+        manifest = _manifest(collection, source, Source(0, root, kind), target.under)
+        found = compare(
+            walk.scan(target.root, target.under),
+            manifest,
+            lambda file: walk.hash_file(target.root, file, options.max_bytes),
+            verify=options.verify,
+            allow_empty=options.allow_empty,
+            reader_changed=lambda entry: not registry.is_current(entry.path, entry.reader),
+        )
+
+        def read(file: ScannedFile) -> tuple[bytes, Document]:
+            data = walk.read(target.root, file, options.max_bytes)
+            return walk.content_hash(data), registry.read(file.path, data)
+
+        preparation = _Preparation(collection, collection.spec, read, spool)
+        preparation.read(found, on_event)
+        yield preparation.finished(found, manifest.source, source)
+
+
+@contextmanager
+def prepare_given(
+    given: Sequence[Given],
+    root: str,
+    collection: CollectionPort,
+    locks: Path,
+    on_event: OnEvent = ignore,
+    unchanged: Callable[[ManifestEntry, Given], bool] = lambda entry, item: entry.content_hash == item.content_hash,
+) -> Iterator[Prepared]:
+    """Prepare to add documents, or to replace those at their paths, in the source `root` of kind `upload`.
+
+    Nothing else of the source is touched; what is `unchanged` is left as it is. The paths differ. Holds the source's
+    lock until the block ends. A document that can't be read is listed, and what stands at its path stays as it was.
+    Raises RunLocked.
+    """
+    with _run_lock(locks, root), Spool(locks) as spool:
+        source = _known(collection.sources(), root)
+        manifest = _manifest(collection, source, Source(0, root, "upload"), "")
+        items = {item.path: item for item in given}
+        entries = {path: manifest.entries[path] for path in items if path in manifest.entries}
+        same = {path for path, entry in entries.items() if unchanged(entry, items[path])}
+        files = [ScannedFile(item.path, item.stat) for item in given if item.path not in same]
+        found = Plan(
+            added=tuple(file for file in files if file.path not in entries),
+            changed=tuple((entries[file.path], file) for file in files if file.path in entries),
+            unchanged=len(same),
+        )
+        preparation = _Preparation(
+            collection, collection.spec, lambda file: (items[file.path].content_hash, items[file.path].read()), spool
+        )
+        preparation.read(found, on_event)
+        preparation.stale.clear()
+        yield preparation.finished(found, manifest.source, source)
+
+
+def _known(sources: Sequence[Source], root: str) -> Source | None:
+    return next((source for source in sources if source.root == root), None)
+
+
+def _manifest(collection: CollectionPort, source: Source | None, new: Source, under: str) -> Manifest:
+    return Manifest(new, {}) if source is None else collection.manifest(source.id, under)
+
+
+@contextmanager
+def _run_lock(locks: Path, root: str) -> Iterator[None]:
+    locks.mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    lock = FileLock(locks / f"run-{name}.lock", timeout=0, mode=0o600)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunLocked(f"another run is indexing {root}; wait for it to end, then repeat the command") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass(slots=True)
+class _Preparation:
+    """Reads and cuts documents into the spool, counting what their vectors would cost."""
+
+    collection: CollectionPort
+    spec: IndexSpec
+    read_file: Read
+    spool: Spool
+    wanted: dict[bytes, int] = field(default_factory=dict)
+    rejected: list[Rejection] = field(default_factory=list)
+    stale: list[tuple[str, str]] = field(default_factory=list)
+    chunks: int = 0
+    _unchecked: dict[bytes, int] = field(default_factory=dict)
+
+    def read(self, found: Plan, on_event: OnEvent) -> None:
+        """Read every added and changed file."""
+        todo = [(None, file) for file in found.added] + [(entry, file) for entry, file in found.changed]
+        for done, (entry, file) in enumerate(todo, 1):
+            replaces = None if entry is None else (entry.document_id, entry.version)
+            try:
+                self._keep(self._document(file, replaces))
+            except Rejected as rejected:
+                self.reject(Rejection(file.path, rejected.reason, rejected.detail), replaces and replaces[0])
+            on_event(IngestEvent("planned", done, len(todo), file.path))
+        for known, rejection in found.unreadable:
+            self.reject(rejection, None if known is None else known.document_id)
+        self._check_known()
+
+    def reject(self, rejection: Rejection, document_id: str | None) -> None:
+        """List a file that can't be read; a document it had keeps its old version, as stale."""
+        self.rejected.append(rejection)
+        if document_id is not None:
+            self.stale.append((document_id, rejection.reason))
+
+    def finished(self, found: Plan, source: Source, known: Source | None) -> Prepared:
+        """Return the run over `source`; `known` is the same where the collection has it already."""
+        unread = {rejection.path for rejection in self.rejected}
+        added = tuple(file.path for file in found.added if file.path not in unread)
+        by_hand = self.collection.removed_by_hand(known.id) if known else frozenset()
+        summary = IngestPlan(
+            source=source.root,
+            added=added,
+            changed=tuple(file.path for _, file in found.changed if file.path not in unread),
+            renamed=tuple((entry.path, file.path) for entry, file in found.renamed),
+            removed=tuple(entry.path for entry in found.removed),
+            unchanged=found.unchanged + len(found.touched),
+            rejected=tuple(self.rejected),
+            chunks=self.chunks,
+            inputs=len(self.wanted),
+            tokens=sum(self.wanted.values()),
+            returned=tuple(path for path in added if path in by_hand),
+        )
+        changes = ChangeSet(
+            source_id=known.id if known else 0,
+            renames=tuple(DocumentRename(entry.document_id, file.path, file.stat) for entry, file in found.renamed),
+            removals=tuple(entry.document_id for entry in found.removed),
+            restats=tuple((entry.document_id, file.stat) for entry, file in found.touched),
+            stale=tuple(self.stale),
+        )
+        return Prepared(source.root, source.kind, summary, changes, self.spool, frozenset(self.wanted), self.spec)
+
+    def _document(self, file: ScannedFile, replaces: tuple[str, int] | None) -> DocumentUpsert:
+        content_hash, document = self.read_file(file)
+        return DocumentUpsert(
+            path=file.path,
+            replaces=replaces,
+            content_hash=content_hash,
+            stat=file.stat,
+            content_type=document.content_type,
+            title=document.title,
+            text=document.text,
+            metadata=document.metadata,
+            reader=document.reader,
+            chunks=cut(document, self.spec),
+            marks=document.marks,
+        )
+
+    def _keep(self, document: DocumentUpsert) -> None:
+        self.spool.append(document)
+        self.chunks += len(document.chunks)
+        name = self.spec.embedding.template
+        for chunk in document.chunks:
+            if chunk.embedded_hash not in self.wanted:
+                header = template.header_tokens(name, document.title, chunk.heading_path)
+                self._unchecked[chunk.embedded_hash] = header + chunk.tokens
+        if len(self._unchecked) >= 4096:
+            self._check_known()
+
+    def _check_known(self) -> None:
+        known = self.collection.known_vectors(self.spec.embedding, list(self._unchecked))
+        self.wanted.update((key, tokens) for key, tokens in self._unchecked.items() if key not in known)
+        self._unchecked.clear()
+
+
+def cut(document: Document, spec: IndexSpec) -> tuple[Chunk, ...]:
+    """Cut a document by `spec.chunks`; each chunk knows the hash of what is embedded for it by `spec.embedding`."""
+    name = spec.embedding.template
+    chunks = []
+    for ordinal, piece in enumerate(chunking.chunk(document.text, document.sections, spec.chunks)):
+        text = document.text[piece.start : piece.end]
+        embedded = template.render(name, document.title, piece.heading_path, text)
+        chunks.append(
+            Chunk(
+                ordinal=ordinal,
+                start=piece.start,
+                end=piece.end,
+                tokens=piece.tokens,
+                heading_path=piece.heading_path,
+                page=piece.page,
+                text_hash=text_hash(text),
+                embedded_hash=text_hash(embedded),
+            )
+        )
+    return tuple(chunks)
