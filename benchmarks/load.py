@@ -132,7 +132,9 @@ def _request(host: str, path: str, body: str) -> bytes:
     if not body:
         return f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
     data = body.encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
     return head.encode() + data
 
 
