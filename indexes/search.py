@@ -62,11 +62,25 @@ def search(connection: Connection, snapshot: Snapshot, head: Head, query: Query)
     dense = _dense_leg(connection, snapshot, head, query, where) if query.mode != "lexical" else []
     words = _lexical_leg(connection, head, query, where) if query.mode != "dense" else []
     ranked = _ranked(query, dense, words)[: query.k]
-    legs = {"dense": _scores(dense), "lexical": _scores(words)}
-    texts: dict[int, str] = {}
+    hits = _hits(connection, head, ranked, where, (_scores(dense), _scores(words)))
+    return SearchResult(hits, head.generation, _term_weights(connection, head, query.text))
+
+
+def _hits(
+    connection: Connection,
+    head: Head,
+    ranked: list[tuple[Candidate, float]],
+    where: Condition,
+    legs: tuple[dict[str, LegScore], dict[str, LegScore]],
+) -> tuple[Hit, ...]:
+    """Return what is shown of the passages."""
+    shown = [candidate for candidate, _ in ranked]
+    chunks = store_search.chunks(connection, [candidate.chunk_id for candidate in shown])
+    places = store_search.other_places(connection, head, shown, where)
+    dense, words = legs
     hits = []
     for rank, (candidate, score) in enumerate(ranked, start=1):
-        chunk = store_search.chunk(connection, candidate.chunk_id, texts)
+        chunk = chunks[candidate.chunk_id]
         hits.append(
             Hit(
                 rank=rank,
@@ -80,12 +94,12 @@ def search(connection: Connection, snapshot: Snapshot, head: Head, query: Query)
                 start=chunk.start,
                 end=chunk.end,
                 text=chunk.text,
-                dense=legs["dense"].get(candidate.text_hash),
-                lexical=legs["lexical"].get(candidate.text_hash),
-                also=store_search.other_places(connection, head, candidate, where),
+                dense=dense.get(candidate.text_hash),
+                lexical=words.get(candidate.text_hash),
+                also=places.get(candidate.text_hash, ()),
             )
         )
-    return SearchResult(tuple(hits), head.generation, _term_weights(connection, head, query.text))
+    return tuple(hits)
 
 
 def _wanted(query: Query) -> int:
@@ -128,7 +142,7 @@ def _ranked(query: Query, dense: list[Candidate], words: list[Candidate]) -> lis
     return sorted(ranked, key=lambda pair: (-pair[1], pair[0].path, pair[0].start))
 
 
-def _scores(leg: list[Candidate]) -> dict[bytes, LegScore]:
+def _scores(leg: list[Candidate]) -> dict[str, LegScore]:
     return {candidate.text_hash: LegScore(rank, candidate.score) for rank, candidate in enumerate(leg, start=1)}
 
 
@@ -138,9 +152,12 @@ def _term_weights(connection: Connection, head: Head, text: str) -> dict[str, fl
     N is the number of chunks in service, df that of those with the word (Robertson and Zaragoza, "The probabilistic
     relevance framework: BM25 and beyond", 2009; the 1 keeps it above 0).
     """
+    terms = {word: lexical.vocabulary_term(word) for word in lexical.words(text)}
+    if not terms:
+        return {}
     total = store_words.rows(connection, head.chunk_spec_id)
-    weights = {}
-    for word in dict.fromkeys(lexical.words(text)):
-        frequency = store_words.chunks_with(connection, head.chunk_spec_id, lexical.vocabulary_term(word))
-        weights[word] = math.log(1 + (total - frequency + 0.5) / (frequency + 0.5))
-    return weights
+    frequencies = store_words.chunks_with(connection, head.chunk_spec_id, list(terms.values()))
+    return {
+        word: math.log(1 + (total - frequencies[term] + 0.5) / (frequencies[term] + 0.5))
+        for word, term in terms.items()
+    }

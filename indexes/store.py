@@ -4,13 +4,15 @@ The statements are in `store_documents`, `store_vectors` and `store_search`; eac
 transaction that `Store.read` or `Store.write` opened. A connection is used by one thread at a time.
 """
 
+import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from indexes.errors import StorageFull, StoreBusy, StoreDamaged, StoreError, StoreNotFound, StoreTooNew
 from indexes.migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
@@ -202,6 +204,16 @@ class Store:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise StoreError(f"{self.path} was closed; open the collection again")
+
+
+def gathered(connection: Connection, statement: str, values: Sequence[object] = ()) -> list[Any]:
+    """Return the rows of a statement that gathers them itself, as the one value of `json_group_array`.
+
+    A row that is fetched singly gives up the interpreter's lock and waits for it again: beside other threads that
+    costs more than the search. Numbers with a fraction come back to 15 digits; blobs must be `hex`, and are texts.
+    """
+    rows: list[Any] = json.loads(connection.execute(statement, values).fetchone()[0])
+    return rows
 
 
 def file_bytes(path: Path) -> int:

@@ -12,14 +12,19 @@ import numpy as np
 
 from indexes import store_words
 from indexes.errors import InvalidQuery
-from indexes.store import Connection
+from indexes.store import Connection, gathered
 from indexes.store_vectors import Head
 from indexes.types import Comparison, Filter, IdArray, Junction, Place
 
 _COLUMNS = {"path": "d.path", "source": "s.root", "content_type": "v.content_type", "modified_at": "v.mtime_ns"}
 _SIGNS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _LAST_CHARACTER = 0x10FFFF
+_SPARE_MATCHES = 16
+"""Matches asked for beyond the passages wanted: some passages match in several places."""
+_GROWTH = 4
 
+_Found = tuple[float, str, int, int, str]
+"""Negative score, path, start, chunk id, text hash: in this order they are sorted."""
 Condition = tuple[str, list[object]]
 """SQL over `d` (document), `v` (its live version) and `s` (its source), and the values bound in it."""
 
@@ -28,7 +33,8 @@ Condition = tuple[str, list[object]]
 class Candidate:
     """The best chunk of a passage in one leg. A passage is a text, wherever it stands: `text_hash`."""
 
-    text_hash: bytes
+    text_hash: str
+    """In hexadecimal."""
     chunk_id: int
     score: float
     path: str
@@ -130,8 +136,9 @@ def _after_prefix(prefix: str) -> str | None:
 def allowed_vectors(connection: Connection, head: Head, where: Condition) -> IdArray:
     """Return the ids of the vectors of the visible chunks that a filter lets pass."""
     sql, values = where
-    rows = connection.execute(
-        f"""SELECT DISTINCT r.id FROM document d
+    found = gathered(
+        connection,
+        f"""SELECT json_group_array(DISTINCT r.id) FROM document d
             JOIN source s ON s.id = d.source_id
             JOIN document_version v ON v.document_id = d.id AND v.state = 'live'
             JOIN chunk c ON c.version_id = v.id AND c.chunk_spec_id = ?
@@ -140,14 +147,15 @@ def allowed_vectors(connection: Connection, head: Head, where: Condition) -> IdA
             WHERE {sql}""",  # noqa: S608 - every value is bound
         (head.chunk_spec_id, head.embedding_spec_id, *values),
     )
-    return np.fromiter((vector_id for (vector_id,) in rows), np.int64)
+    return np.array(found, np.int64)
 
 
 def dense_candidates(connection: Connection, head: Head, scores: dict[int, float], where: Condition) -> list[Candidate]:
     """Return the passages behind scored vector ids, best first, ties by path and start."""
     sql, values = where
-    rows = connection.execute(
-        f"""SELECT r.id, c.text_hash, d.path, c.start, c.id FROM json_each(?) j
+    rows = gathered(
+        connection,
+        f"""SELECT json_group_array(json_array(r.id, hex(c.text_hash), d.path, c.start, c.id)) FROM json_each(?) j
             CROSS JOIN vector r ON r.id = j.value
             CROSS JOIN chunk_embedding e
                 ON e.embedded_hash = r.text_hash AND e.embedding_spec_id = r.embedding_spec_id
@@ -158,70 +166,98 @@ def dense_candidates(connection: Connection, head: Head, scores: dict[int, float
             WHERE {sql}""",  # noqa: S608 - every value is bound
         (json.dumps(list(scores)), head.chunk_spec_id, *values),
     )
-    found = [(-scores[vector_id], path, start, chunk_id, key) for vector_id, key, path, start, chunk_id in rows]
-    return _best(found)
+    return _best([(-scores[vector_id], path, start, chunk_id, key) for vector_id, key, path, start, chunk_id in rows])
 
 
 def lexical_candidates(
     connection: Connection, head: Head, expression: str, where: Condition, limit: int
 ) -> list[Candidate]:
     """Return up to `limit` passages that match, best first, ties by path and start."""
-    found: list[tuple[float, str, int, int, bytes]] = []
-    passages: set[bytes] = set()
-    for chunk_id, key, path, start, score in store_words.matches(connection, head.chunk_spec_id, expression, where):
-        if len(passages) == limit and key not in passages:
-            break
-        passages.add(key)
-        found.append((-score, path, start, chunk_id, key))
-    return _best(found)
+    asked = limit + _SPARE_MATCHES
+    while True:
+        rows = store_words.matches(connection, head.chunk_spec_id, expression, where, asked)
+        found: list[_Found] = []
+        passages: set[str] = set()
+        for chunk_id, key, path, start, score in rows:
+            if len(passages) == limit and key not in passages:
+                return _best(found)
+            passages.add(key)
+            found.append((-score, path, start, chunk_id, key))
+        if len(rows) < asked:
+            return _best(found)
+        asked *= _GROWTH  # some passages stand in many places
 
 
-def _best(found: Iterable[tuple[float, str, int, int, bytes]]) -> list[Candidate]:
+def _best(found: Iterable[_Found]) -> list[Candidate]:
     """Return each passage once, as its best chunk."""
-    best: dict[bytes, Candidate] = {}
+    best: dict[str, Candidate] = {}
     for negative, path, start, chunk_id, key in sorted(found):
-        best.setdefault(key, Candidate(key, chunk_id, -negative, path, start))
+        if key not in best:
+            best[key] = Candidate(key, chunk_id, -negative, path, start)
     return list(best.values())
 
 
-def chunk(connection: Connection, chunk_id: int, texts: dict[int, str]) -> FoundChunk:
-    """Return a chunk with its text, cut from its document's; `texts` keeps those by version during one search."""
-    row = connection.execute(
-        """SELECT v.id, d.id, v.number, d.path, v.title, c.heading_path, c.page, c.start, c."end"
-           FROM chunk c JOIN document_version v ON v.id = c.version_id JOIN document d ON d.id = v.document_id
-           WHERE c.id = ?""",
-        (chunk_id,),
-    ).fetchone()
-    version_id, document_id, number, path, title, heading_path, page, start, end = row
-    if version_id not in texts:
-        stored = connection.execute("SELECT text FROM version_text WHERE version_id = ?", (version_id,))
-        texts[version_id] = stored.fetchone()[0]
-    return FoundChunk(
-        document_id=document_id,
-        version=number,
-        path=path,
-        title=title,
-        heading_path=tuple(json.loads(heading_path)),
-        page=page,
-        start=start,
-        end=end,
-        text=texts[version_id][start:end],
+def chunks(connection: Connection, chunk_ids: Sequence[int]) -> dict[int, FoundChunk]:
+    """Return chunks with their texts, cut from their documents', by id."""
+    asked = json.dumps(list(chunk_ids))
+    rows = gathered(
+        connection,
+        """SELECT json_group_array(json_array(
+               c.id, v.id, d.id, v.number, d.path, v.title, json(c.heading_path), c.page, c.start, c."end"))
+           FROM json_each(?) j CROSS JOIN chunk c ON c.id = j.value
+           JOIN document_version v ON v.id = c.version_id JOIN document d ON d.id = v.document_id""",
+        (asked,),
     )
+    texts = dict(
+        connection.execute(
+            """SELECT version_id, text FROM version_text
+               WHERE version_id IN (SELECT c.version_id FROM json_each(?) j CROSS JOIN chunk c ON c.id = j.value)""",
+            (asked,),
+        ).fetchall()
+    )
+    return {
+        chunk_id: FoundChunk(
+            document_id=document_id,
+            version=number,
+            path=path,
+            title=title,
+            heading_path=tuple(heading_path),
+            page=page,
+            start=start,
+            end=end,
+            text=texts[version_id][start:end],
+        )
+        for chunk_id, version_id, document_id, number, path, title, heading_path, page, start, end in rows
+    }
 
 
-def other_places(connection: Connection, head: Head, of: Candidate, where: Condition) -> tuple[Place, ...]:
-    """Return where else a passage stands in visible documents that the filter lets pass, by path and start."""
+def other_places(
+    connection: Connection, head: Head, shown: Sequence[Candidate], where: Condition
+) -> dict[str, tuple[Place, ...]]:
+    """Return where else passages stand, by text hash; one that stands nowhere else is left out.
+
+    Places are in visible documents that the filter lets pass, by path and start.
+    """
     sql, values = where
-    rows = connection.execute(
-        f"""SELECT d.id, d.path, c.start, c."end" FROM chunk c
+    marks = ",".join("?" * len(shown))
+    rows = gathered(
+        connection,
+        f"""SELECT json_group_array(json_array(hex(c.text_hash), d.path, c.start, d.id, c."end")) FROM chunk c
             JOIN document_version v ON v.id = c.version_id AND v.state = 'live'
             JOIN document d ON d.id = v.document_id
             JOIN source s ON s.id = d.source_id
-            WHERE c.text_hash = ? AND c.chunk_spec_id = ? AND c.id <> ? AND {sql}
-            ORDER BY d.path, c.start, d.id""",  # noqa: S608 - every value is bound
-        (of.text_hash, head.chunk_spec_id, of.chunk_id, *values),
+            WHERE c.text_hash IN ({marks}) AND c.chunk_spec_id = ? AND c.id NOT IN ({marks}) AND {sql}""",  # noqa: S608
+        (
+            *(bytes.fromhex(candidate.text_hash) for candidate in shown),
+            head.chunk_spec_id,
+            *(candidate.chunk_id for candidate in shown),
+            *values,
+        ),
     )
-    return tuple(Place(*row) for row in rows)
+    places: dict[str, list[Place]] = {}
+    for key, path, start, document_id, end in sorted(rows):
+        places.setdefault(key, []).append(Place(document_id, path, start, end))
+    return {key: tuple(found) for key, found in places.items()}
 
 
 def counts(connection: Connection, head: Head) -> tuple[int, int, int, int]:

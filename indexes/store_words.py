@@ -3,10 +3,11 @@
 They are contentless: a row is taken out again by the very values that went in, recomputed here from the stored text.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Sequence
 
 from indexes import lexical
-from indexes.store import Connection
+from indexes.store import Connection, gathered
 
 _VERSION_KEY = "lexical_version"
 
@@ -69,26 +70,28 @@ def slices(connection: Connection, version_id: int, chunk_spec_id: int, text: st
 
 
 def matches(
-    connection: Connection, chunk_spec_id: int, expression: str, where: tuple[str, Sequence[object]]
-) -> Iterator[tuple[int, bytes, str, int, float]]:
-    """Yield (chunk id, text hash, path, start, BM25) of the visible chunks that match, best first; higher is better.
+    connection: Connection, chunk_spec_id: int, expression: str, where: tuple[str, Sequence[object]], limit: int
+) -> list[tuple[int, str, str, int, float]]:
+    """Return (chunk id, text hash in hexadecimal, path, start, BM25) of up to `limit` visible chunks that match.
 
-    `expression` is one of `lexical.expression`; `where` is a condition over `d`, `v` and `s` and its values.
+    Best first; higher is better. `expression` is one of `lexical.expression`; `where` is a condition over `d`, `v` and
+    `s` and its values.
     """
     condition, values = where
     table = _table(chunk_spec_id)
     # CROSS JOIN keeps the full text outermost: its rows come sorted, so that only those asked for are looked up.
-    rows = connection.execute(
-        f"""SELECT c.id, c.text_hash, d.path, c.start, {table}.rank FROM {table}
+    found = gathered(
+        connection,
+        f"""SELECT json_group_array(json_array(id, hex(text_hash), path, start, -rank)) FROM (
+            SELECT c.id, c.text_hash, d.path, c.start, {table}.rank FROM {table}
             CROSS JOIN chunk c ON c.id = {table}.rowid
             CROSS JOIN document_version v ON v.id = c.version_id AND v.state = 'live'
             CROSS JOIN document d ON d.id = v.document_id
             CROSS JOIN source s ON s.id = d.source_id
-            WHERE {table} MATCH ? AND rank MATCH ? AND {condition} ORDER BY {table}.rank""",  # noqa: S608 - bound
-        (expression, f"bm25({', '.join(map(str, lexical.COLUMN_WEIGHTS))})", *values),
+            WHERE {table} MATCH ? AND rank MATCH ? AND {condition} ORDER BY {table}.rank LIMIT ?)""",  # noqa: S608
+        (expression, f"bm25({', '.join(map(str, lexical.COLUMN_WEIGHTS))})", *values, limit),
     )
-    for chunk_id, text_hash, path, start, rank in rows:
-        yield chunk_id, text_hash, path, start, -rank
+    return [(chunk_id, text_hash, path, start, score) for chunk_id, text_hash, path, start, score in found]
 
 
 def rows(connection: Connection, chunk_spec_id: int) -> int:
@@ -98,13 +101,15 @@ def rows(connection: Connection, chunk_spec_id: int) -> int:
     return count
 
 
-def chunks_with(connection: Connection, chunk_spec_id: int, term: str) -> int:
-    """Return how many chunks in service hold a term of the vocabulary (see `lexical.vocabulary_term`)."""
-    row = connection.execute(
-        f"SELECT doc FROM {_table(chunk_spec_id)}_vocabulary WHERE term = ?",  # noqa: S608 - an integer
-        (term,),
-    ).fetchone()
-    return row[0] if row else 0
+def chunks_with(connection: Connection, chunk_spec_id: int, terms: Sequence[str]) -> dict[str, int]:
+    """Return how many chunks in service hold each term of the vocabulary (see `lexical.vocabulary_term`)."""
+    found = gathered(
+        connection,
+        f"SELECT json_group_array(json_array(term, doc)) FROM {_table(chunk_spec_id)}_vocabulary "  # noqa: S608
+        "WHERE term IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(terms)),),
+    )
+    return dict.fromkeys(terms, 0) | dict(found)
 
 
 def _table(chunk_spec_id: int) -> str:

@@ -107,6 +107,8 @@ class House:
         """Close connections and files."""
         if "_openai" in vars(self):
             await self._openai.aclose()
+        if "retriever" in vars(self):
+            self.retriever.close()
         self.library.close()
         self._store.close()
 

@@ -1,15 +1,27 @@
 """A query to hits: embed it by the spec in service, search, and make sure that both were the same spec."""
 
 import asyncio
+import contextvars
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
-from indexes.errors import InvalidVectors, SpecMismatch
-from indexes.types import EmbeddingSpec, Filter, Mode, SearchResult
+from indexes.errors import InvalidQuery, InvalidVectors, SpecMismatch, StoreError
+from indexes.types import EmbeddingSpec, Filter, FloatVector, Mode, SearchResult
 from ingest.protocols import Embedder
 from ragsvc.errors import BadRequest, Overloaded
 from ragsvc.protocols import LanguageBound, Library, Retrieved, SearchableCollection
 
 _TRIES = 2
+SEARCH_THREADS = min(4, max(2, os.cpu_count() or 2))
+"""Searches at once. Half of a search runs under the interpreter's lock: of six threads on two cores, each search took
+a quarter more CPU than of two."""
+T = TypeVar("T")
+_Asked = tuple[str, FloatVector, int, Mode, Filter | None]
+"""Query, its vector, k, mode, filter."""
 
 
 class Retrieval:
@@ -22,6 +34,12 @@ class Retrieval:
     def __init__(self, library: Library, embedder_for: Callable[[EmbeddingSpec], Embedder]) -> None:
         self._library = library
         self._embedder_for = embedder_for
+        self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="ragsvc-search")
+        self._seen: dict[str, SearchableCollection] = {}
+
+    def close(self) -> None:
+        """Drop what waits; let what runs end by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def retrieve(self, query: str, collection: str, k: int, mode: Mode, where: Filter | None) -> Retrieved:
         """Return at most `k` hits, best first. The search itself runs in a thread.
@@ -31,31 +49,59 @@ class Retrieval:
         """
         if not query.strip():
             raise BadRequest("the query is empty; say what to look for")
-        opened = await asyncio.to_thread(self._library.open, collection)
         tokens = 0
         for _ in range(_TRIES):
-            spec = opened.spec.embedding
-            result, spent = await self._search(opened, spec, query, k, mode, where)
+            spec = await self._spec(collection)
+            if mode == "lexical":
+                found = await self._in_thread(lambda: self._open(collection).search(query, None, k, mode, where))
+                return Retrieved(found, collection, spec.model, tokens)
+            vector, weight, spent = await self._embedded(spec, query, mode)
             tokens += spent
+            search = partial(self._search, collection, spec, query, vector, k, mode, where, dense_weight=weight)
+            result = await self._in_thread(search)
             if result is not None:
                 return Retrieved(result, collection, spec.model, tokens)
         raise Overloaded(f"collection {collection} is being moved to another embedding; ask again")
 
-    async def _search(
-        self, opened: SearchableCollection, spec: EmbeddingSpec, query: str, k: int, mode: Mode, where: Filter | None
-    ) -> tuple[SearchResult | None, int]:
-        """Return the result and the tokens paid for; None when the collection left `spec` in the meantime."""
-        if mode == "lexical":
-            return await asyncio.to_thread(opened.search, query, None, k, mode, where), 0
+    async def _spec(self, collection: str) -> EmbeddingSpec:
+        """Return the spec in service, from the collection as it was last opened: the search opens it by name again."""
+        seen = self._seen.get(collection)
+        if seen is not None:
+            with suppress(StoreError):  # it was removed, and perhaps made anew
+                return seen.spec.embedding
+        return await self._in_thread(lambda: self._open(collection).spec.embedding)
+
+    def _open(self, collection: str) -> SearchableCollection:
+        try:
+            opened = self._library.open(collection)
+        except BaseException:
+            self._seen.pop(collection, None)
+            raise
+        self._seen[collection] = opened
+        return opened
+
+    async def _embedded(self, spec: EmbeddingSpec, query: str, mode: Mode) -> tuple[FloatVector, float, int]:
+        """Return the query's vector, the vote of the dense leg, and the tokens paid for."""
         embedder = self._embedder_for(spec)
         embedded = await embedder.embed_query(query)
         foreign = isinstance(embedder, LanguageBound) and not embedder.speaks(query)
-        weight = 0.0 if foreign and mode == "hybrid" else 1.0
-        vector = embedded.vectors[0]
+        return embedded.vectors[0], 0.0 if foreign and mode == "hybrid" else 1.0, embedded.tokens
+
+    def _search(
+        self, collection: str, spec: EmbeddingSpec, *asked: *_Asked, dense_weight: float
+    ) -> SearchResult | None:
+        """Return what a search gives, None when the collection is not, or not any more, of `spec`."""
+        opened = self._open(collection)
+        if opened.spec.embedding != spec:
+            return None
         try:
-            result = await asyncio.to_thread(opened.search, query, vector, k, mode, where, dense_weight=weight)
-        except (InvalidVectors, SpecMismatch):
+            result = opened.search(*asked, dense_weight=dense_weight)
+        except (InvalidVectors, InvalidQuery, SpecMismatch):
             if opened.spec.embedding == spec:
                 raise
-            return None, embedded.tokens
-        return result if opened.spec.embedding == spec else None, embedded.tokens
+            return None
+        return result if opened.spec.embedding == spec else None
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, work)

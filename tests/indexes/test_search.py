@@ -76,6 +76,48 @@ def test_a_passage_is_shown_once_with_its_other_places(collection: Collection, s
     assert collection.search("apple", query_vector(same), 1, "dense").hits[0].path == "b"
 
 
+def test_many_hits_carry_what_each_alone_would(collection: Collection, source: Source) -> None:
+    """Fifty hits, passages shared by documents among them: each is the text, version and places of its own chunk."""
+    shared = [f"apple shared {n}\n" for n in range(20)]
+    texts = {
+        f"d/{n:02d}": "".join([f"apple own {n}\n", *shared[n % 20 : n % 20 + 3], f"bread {n}\n"]) for n in range(40)
+    }
+    keys = put(collection, source, *(upsert(path, text, title=f"T{path}") for path, text in texts.items()))
+    places = {
+        piece: sorted((path, text.index(piece)) for path, text in texts.items() if piece in text)
+        for text in texts.values()
+        for piece in text.splitlines(keepends=True)
+    }
+    for mode in ("hybrid", "dense", "lexical"):
+        hits = collection.search("apple", query_vector(shared[3], "Td/03"), 50, mode).hits
+        assert len({hit.text for hit in hits}) == 50
+        for hit in hits:
+            assert hit.text == texts[hit.path][hit.start : hit.end]
+            assert (hit.document_id, hit.version, hit.title) == (keys[hit.path], 1, f"T{hit.path}")
+            others = [place for place in places[hit.text] if place != (hit.path, hit.start)]
+            assert [(place.path, place.start) for place in hit.also] == others
+            assert [(place.document_id, place.end - place.start) for place in hit.also] == [
+                (keys[path], len(hit.text)) for path, _ in others
+            ]
+
+
+def test_a_passage_in_very_many_places_leaves_room_for_the_others(collection: Collection, source: Source) -> None:
+    """Five hundred copies of the best match are one passage: those behind it are found as well."""
+    put(collection, source, *(upsert(f"copy/{n:03d}", "apple\n") for n in range(500)))
+    put(collection, source, *(upsert(f"other/{n}", f"apple and {n} more words\n") for n in range(5)))
+    hits = collection.search("apple", None, 10, "lexical").hits
+    assert [hit.path for hit in hits] == ["copy/000", *(f"other/{n}" for n in range(5))]
+    assert len(hits[0].also) == 499
+
+
+def test_any_character_of_a_title_and_path_comes_back(collection: Collection, source: Source) -> None:
+    """Quotes, control characters, NUL and characters beyond the first plane are what they were."""
+    odd = 'a"b\\c\0d\x01e\u2028f\U0001f642g\x7f'
+    put(collection, source, upsert(odd, "apple\n", title=odd), upsert("other", "apple\n"))
+    (hit,) = collection.search("apple", query_vector("apple\n", odd), 1, "hybrid").hits
+    assert (hit.path, hit.title, hit.also[0].path) == (odd, odd, "other")
+
+
 def test_ties_are_ordered_by_path_and_start(collection: Collection, source: Source) -> None:
     """Equal scores come in the order of path and start, whatever the order of arrival."""
     put(collection, source, *(upsert(name, f"apple {name}{name}\n") for name in ("q", "m", "z", "a")))

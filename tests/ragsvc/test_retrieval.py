@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from indexes.errors import InvalidVectors
+from indexes.errors import InvalidVectors, StoreError
 from indexes.types import EmbeddingSpec, IndexSpec, SearchResult
 from ingest.protocols import Embedded, RequestLimits
 from ragsvc.errors import BadRequest, EmbeddingUnavailable, Overloaded, UnknownCollection
@@ -25,10 +25,23 @@ class _Collection:
     """Holds vectors of one spec, and writes down how it was searched."""
 
     def __init__(self, spec: EmbeddingSpec = SMALL) -> None:
-        self.spec = IndexSpec(spec)
+        self._spec: IndexSpec | None = IndexSpec(spec)
         self.searches: list[tuple[object, ...]] = []
         self.threads: set[int] = set()
         self.on_search: Callable[[], None] = lambda: None
+
+    @property
+    def spec(self) -> IndexSpec:
+        if self._spec is None:
+            raise StoreError("closed")
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: IndexSpec) -> None:
+        self._spec = spec
+
+    def close(self) -> None:
+        self._spec = None
 
     def search(self, query, vector, k, mode, where=None, dense_weight=1.0) -> SearchResult:  # type: ignore[no-untyped-def]
         self.threads.add(threading.get_ident())
@@ -130,7 +143,27 @@ def test_a_generation_that_changes_on_the_way_is_asked_again() -> None:
         collection.on_search = (lambda: None) if at_embedding else change
         retrieved = _retrieve(collection, embedder=Changing if at_embedding else _Embedder)
         assert (retrieved.embedding_model, retrieved.embedding_tokens) == ("large", 10)
-        assert [search[1] for search in collection.searches] == [(4,), (8,)]
+        assert [search[1] for search in collection.searches] == ([(8,)] if at_embedding else [(4,), (8,)])
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_collection_that_was_made_anew_is_searched_as_it_is_now(closed: bool) -> None:
+    """Between two questions it was removed and made with another spec: the second question searches the new one."""
+    old, new = _Collection(), _Collection(LARGE)
+    library = _Library(old)
+
+    async def ask_twice() -> list[Retrieved]:
+        retrieval = Retrieval(library, _Embedder)
+        first = await retrieval.retrieve("what", "default", 3, "hybrid", None)
+        library.collection = new
+        if closed:
+            old.close()
+        return [first, await retrieval.retrieve("what", "default", 3, "hybrid", None)]
+
+    answers = asyncio.run(ask_twice())
+    assert [answer.embedding_model for answer in answers] == ["small", "large"]
+    assert [search[1] for search in old.searches + new.searches] == [(4,), (8,)]
+    assert answers[1].embedding_tokens == (5 if closed else 10)
 
 
 def test_vectors_of_another_model_are_not_compared() -> None:
