@@ -57,9 +57,7 @@ def _print_plan(plan: EvaluationPlan) -> None:
     cost = f"{terminal.dollars(plan.cost_usd)} ({plan.model})"
     terminal.print_line(f"plan for {corpus.source}")
     terminal.print_line(f"  texts {len(corpus.added) + len(corpus.changed):,} new, {corpus.unchanged:,} known")
-    terminal.print_line(
-        f"  to embed {inputs:,} inputs, {tokens:,} tokens · {terminal.dollars(plan.cost_usd)} ({plan.model})"
-    )
+    terminal.print_line(f"  to embed {inputs:,} inputs, {tokens:,} tokens · {cost}")
     for rejection in corpus.rejected:
         terminal.print_line(f"  text {rejection.path} can't be found: {rejection.detail or rejection.reason}")
 

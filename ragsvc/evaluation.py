@@ -128,7 +128,7 @@ async def evaluate(
     words_only = set(request.legs) == {"lexical"}
     embedder = None if words_only else embedder_for(spec.embedding, "ingest")
     with _opened(settings, labelled.folder, spec, words_only=words_only) as collection:
-        asked = sorted({labelled.queries[query].text for query in {*labelled.qrels, *labelled.spans}})
+        asked = sorted({text for text in _asked(labelled).values() if text.strip()})
         queries = _Queries(collection, embedder)
         _forget_vanished(collection, labelled)
         with preparing.prepare_given(
@@ -307,7 +307,6 @@ async def _measure(
     legs = [leg for leg in LEGS if leg in request.legs]
     found = {leg: await _search(labelled, retrieval, leg) for leg in legs}
     values = {leg: _values(labelled, found[leg].hits, request.k) for leg in legs}
-    asked = {*labelled.qrels, *labelled.spans}
     status = await asyncio.to_thread(collection.status)
     return Evaluation(
         folder=labelled.folder,
@@ -317,19 +316,28 @@ async def _measure(
         chunks=status.chunks,
         queries=len(labelled.qrels),
         queries_with_spans=len(labelled.spans),
-        without_vote=sum(not queries.speaks(labelled.queries[query].text) for query in asked),
+        without_vote=sum(not queries.speaks(text) for text in _asked(labelled).values()),
         values=values,
         comparisons=_comparisons(values) if len(legs) == len(LEGS) else {},
-        search_ms={leg: statistics.median(found[leg].milliseconds) for leg in legs},
+        search_ms={leg: statistics.median(found[leg].milliseconds or [0.0]) for leg in legs},
         plan=plan,
     )
 
 
+def _asked(labelled: LabelledSet) -> dict[str, str]:
+    """Return the queries that are judged, by id."""
+    return {query: labelled.queries[query].text for query in sorted({*labelled.qrels, *labelled.spans})}
+
+
 async def _search(labelled: LabelledSet, retrieval: Retrieval, leg: Leg) -> _Found:
+    """Search for every query; a blank one, which no user could send, finds nothing."""
     found = _Found()
-    for query in sorted({*labelled.qrels, *labelled.spans}):
+    for query, text in _asked(labelled).items():
+        found.hits[query] = ()
+        if not text.strip():
+            continue
         started = time.perf_counter()
-        retrieved = await retrieval.retrieve(labelled.queries[query].text, "evaluation", DEPTH, leg, None)
+        retrieved = await retrieval.retrieve(text, "evaluation", DEPTH, leg, None)
         found.milliseconds.append((time.perf_counter() - started) * 1000)
         found.hits[query] = retrieved.result.hits
     return found

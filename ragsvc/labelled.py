@@ -85,8 +85,6 @@ def _by_id(path: Path, kind: type[Row]) -> dict[str, Row]:
         assert not isinstance(row, Span)  # noqa: S101 - spans have no id
         if not row.id or row.id in found:
             _refuse(path, number, f"the id {row.id!r} stands there twice" if row.id else "the id is empty")
-        if kind is LabelledQuery and not row.text.strip():
-            _refuse(path, number, "the query is empty")
         if "\0" in row.text:
             _refuse(path, number, "the text holds a NUL character")
         found[row.id] = row
