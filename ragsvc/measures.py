@@ -106,12 +106,8 @@ def paired_interval(differences: Sequence[float]) -> Interval:
     if not values.size:
         raise ValueError("no query, no interval")
     random = np.random.default_rng(_SEED)
-    means = np.concatenate(
-        [
-            values[random.integers(values.size, size=(_ROWS, values.size))].mean(axis=1)
-            for _ in range(RESAMPLES // _ROWS)
-        ]
-    )
+    shape = (_ROWS, values.size)
+    means = [values[random.integers(values.size, size=shape)].mean(axis=1) for _ in range(RESAMPLES // _ROWS)]
     low, high = np.percentile(np.concatenate(means), (2.5, 97.5))
     return Interval(float(values.mean()), float(low), float(high))
 
