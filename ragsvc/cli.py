@@ -20,6 +20,7 @@ from ragsvc.api.schemas import search_response
 from ragsvc.command import collection_option, json_option, run
 from ragsvc.compose import House
 from ragsvc.errors import BadRequest, RagsvcError
+from ragsvc.evaluating import evaluate_command
 from ragsvc.indexing import IndexOutcome, IndexRequest, index
 from ragsvc.protocols import Retrieved
 from ragsvc.settings import Settings, load_settings
@@ -233,5 +234,5 @@ def status_command(collection: str, as_json: bool) -> None:
         terminal.print_status(status)
 
 
-for _group in GROUPS:
-    cli.add_command(_group)
+for _command in (*GROUPS, evaluate_command):
+    cli.add_command(_command)

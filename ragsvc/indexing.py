@@ -73,7 +73,7 @@ async def index(
         cost = price(spec, prepared.plan.tokens)
         planned = IndexOutcome(request.collection, prepared.plan, spec.model, cost, None)
         on_plan(planned)
-        _within(request.max_cost, cost, spec.model)
+        require_within(request.max_cost, cost, spec.model)
         if request.dry_run:
             return planned
         report = await pipeline.apply(prepared, collection, embedder, options, on_event)
@@ -87,7 +87,8 @@ def price(spec: EmbeddingSpec, tokens: int) -> float | None:
     return pricing.cost_usd(spec.model, input_tokens=tokens, provider="openai")
 
 
-def _within(limit: float | None, cost: float | None, model: str) -> None:
+def require_within(limit: float | None, cost: float | None, model: str) -> None:
+    """Raise BudgetRefused for a plan of `cost` dollars that is over `limit`, or may be."""
     if limit is None:
         return
     if cost is None:
