@@ -1,8 +1,8 @@
 """Bytes to text: which encoding a file is in, and what is done to the text before anyone sees it.
 
-Text that was mis-decoded before it was saved is repaired (`mojibake`). Order: byte order mark; UTF-16 without one; UTF-8; the encoding that an HTML page declares; UTF-8 with a few damaged
-characters; the guess of `guessing`, where it is plausible. Line ends are kept as they are, so that offsets into the text are offsets
-into the decoded file.
+Order: byte order mark; UTF-16 without one; UTF-8; the encoding that an HTML page declares; UTF-8 with a few damaged
+characters; the guess of `guessing`, where it is plausible. Text that was mis-decoded before it was saved is repaired
+(`mojibake`). Line ends are kept as they are, so that offsets into the text are offsets into the decoded file.
 """
 
 import codecs
@@ -90,7 +90,9 @@ def decode(data: bytes, declared: str = "") -> Decoded:
     if len(text) > MAX_CHARACTERS:
         raise Rejected("limit", f"{len(text):,} characters, the limit is {MAX_CHARACTERS:,}")
     repaired = repair(text)
-    return Decoded(clean(repaired.text) if repaired.places else text, decoded.encoding, decoded.replaced, repaired.places)
+    return Decoded(
+        clean(repaired.text) if repaired.places else text, decoded.encoding, decoded.replaced, repaired.places
+    )
 
 
 def clean(text: str) -> str:
