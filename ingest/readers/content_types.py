@@ -4,14 +4,27 @@ Bytes speak first: a PDF, an archive, an image or a program is what it is under 
 signature, the name decides. A name that says nothing known is not guessed at: the file is unsupported and listed.
 """
 
+import re
 from pathlib import PurePosixPath
 
 from ingest.readers.decoding import looks_binary
 
 PDF = "application/pdf"
 HTML = "text/html"
+RTF = "application/rtf"
+XML = "application/xml"
+MAIL = "message/rfc822"
+MBOX = "application/mbox"
+ORG = "text/x-org"
+NOTEBOOK = "application/x-ipynb+json"
 
 _TEXTS = {
+    RTF: "rtf",
+    XML: "xml rss atom rdf opml xsd xsl xslt wsdl kml gpx tei dita dbk docbook xliff xlf plist",
+    MAIL: "eml",
+    MBOX: "mbox mbx",
+    ORG: "org",
+    NOTEBOOK: "ipynb",
     "text/markdown": "md markdown mdown mkd mkdn mdx qmd rmd",
     "text/plain": "txt text log",
     "text/x-rst": "rst rest",
@@ -104,7 +117,6 @@ _SIGNATURES = {
         b"\x00\x00\x01\x00",
     ),
     "program": (b"\x7fELF", b"MZ\x90\x00", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\x00asm"),
-    "RTF": (b"{\\rtf",),
     "PostScript": (b"%!PS", b"\xc5\xd0\xd3\xc6"),
     "DjVu": (b"AT&TFORM",),
     "database": (b"SQLite format 3\x00",),
@@ -116,6 +128,11 @@ _PDF_MARK = b"%PDF-"
 _PDF_WITHIN = 1024  # junk before the mark that PDF readers put up with (ISO 32000-2, Annex I)
 _PAGE_STARTS = (b"<!doctype html", b"<html")
 _WHITE = b" \t\r\n\f\xef\xbb\xbf"
+_RTF_MARK = b"{\\rtf"
+_XML_MARKS = (b"<?xml", *("\ufeff<?xml".encode(encoding) for encoding in ("utf-16-le", "utf-16-be")))
+# The line before a message in a mailbox, and the first line of its head.
+_MAILBOX_MARK = re.compile(rb"From [^\r\n]{1,300}\d{4}[^\r\n]{0,40}\r?\n(?:>From |[!-9;-~]{1,100}:)")
+_PICTURE_NAMES = frozenset(("svg", "svgz"))
 
 
 def sniff(path: str, data: bytes) -> str | None:
@@ -124,11 +141,13 @@ def sniff(path: str, data: bytes) -> str | None:
     suffix = PurePosixPath(name).suffix[1:]
     if data.lstrip(_WHITE).startswith(_PDF_MARK):
         return PDF
+    if data.lstrip(_WHITE).startswith(_RTF_MARK):
+        return RTF
     if signature(data):
         return None
     if suffix == "pdf":
         return _sniff_pdf_name(data)
-    content_type = named(path)
+    content_type = _sniff_text(data, named(path), suffix)
     return None if content_type is None or looks_binary(data) else content_type
 
 
@@ -149,6 +168,14 @@ def signature(data: bytes) -> str:
     if data[_TAR_AT:].startswith(_TAR):
         return "archive"
     return "image" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else ""
+
+
+def _sniff_text(data: bytes, content_type: str | None, suffix: str) -> str | None:
+    """Overrule a name that says little by a mark that says more: a mailbox, or XML that says so."""
+    if content_type in ("text/plain", MAIL, MBOX) and _MAILBOX_MARK.match(data):
+        return MBOX
+    says_little = content_type == "text/plain" or (content_type is None and suffix not in _PICTURE_NAMES)
+    return XML if says_little and data.lstrip(_WHITE).startswith(_XML_MARKS) else content_type
 
 
 def _sniff_pdf_name(data: bytes) -> str | None:

@@ -1,17 +1,17 @@
 """Bytes to text: which encoding a file is in, and what is done to the text before anyone sees it.
 
 Order: byte order mark; UTF-16 without one; UTF-8; the encoding that an HTML page declares; UTF-8 with a few damaged
-characters; the guess of charset-normalizer. Line ends are kept as they are, so that offsets into the text are offsets
-into the decoded file.
+characters; the guess of `guessing`, where it is plausible. Text that was mis-decoded before it was saved is repaired
+(`mojibake`). Line ends are kept as they are, so that offsets into the text are offsets into the decoded file.
 """
 
 import codecs
 import re
 from dataclasses import dataclass
 
-import charset_normalizer
-
 from ingest.errors import Rejected
+from ingest.readers.guessing import guess
+from ingest.readers.mojibake import repair
 
 MAX_CHARACTERS = 5_000_000
 """Longest text of one document."""
@@ -50,13 +50,6 @@ _LABELS = {
 }
 # Codecs that no page of text is written in: a label that names one is ignored.
 _NO_TEXT_FILE = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
-# Encodings that are guessed at, the usual ones first: between equally good guesses, the first one is taken. EBCDIC,
-# DOS and Macintosh pages are left out, since they make some text of nearly any bytes.
-_GUESSED_NAMES = (
-    "cp1252 gb18030 cp932 big5hkscs cp949 cp1251 cp1250 euc_jp koi8_r iso8859_2 cp1253 cp1254 cp1255 "
-    "cp1256 cp1257 cp1258 cp874 koi8_u iso8859_5 iso8859_7 iso8859_15 big5 euc_kr latin_1"
-)
-_GUESSED = tuple(_GUESSED_NAMES.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +61,20 @@ class Decoded:
     """Python's name of it."""
     replaced: int = 0
     """Damaged characters, each shown as U+FFFD."""
+    repaired: int = 0
+    """Sequences that were mis-decoded once before (`mojibake`) and are put right."""
 
     @property
     def metadata(self) -> dict[str, str | int | float | bool]:
-        """What a reader of the document should know: an encoding other than UTF-8, damaged characters."""
+        """What a reader of the document should know: an encoding other than UTF-8, damage, repairs."""
         known: dict[str, str | int | float | bool] = {}
         if self.encoding != "utf-8":
             known["encoding"] = self.encoding
         if self.replaced:
             known["replaced_characters"] = self.replaced
+        if self.repaired:
+            known["repaired"] = "mojibake"
+            known["repaired_places"] = self.repaired
         return known
 
 
@@ -91,7 +89,10 @@ def decode(data: bytes, declared: str = "") -> Decoded:
     text = clean(decoded.text.removeprefix("\ufeff"))
     if len(text) > MAX_CHARACTERS:
         raise Rejected("limit", f"{len(text):,} characters, the limit is {MAX_CHARACTERS:,}")
-    return Decoded(text, decoded.encoding, decoded.replaced)
+    repaired = repair(text)
+    return Decoded(
+        clean(repaired.text) if repaired.places else text, decoded.encoding, decoded.replaced, repaired.places
+    )
 
 
 def clean(text: str) -> str:
@@ -157,8 +158,7 @@ def _decode(data: bytes, declared: str) -> Decoded:
         found = _strictly(data, "iso2022_jp")
     found = found or _strictly(data, "utf-8") or _strictly(data, _codec(declared)) or _nearly_utf8(data)
     if not found:
-        guess = _guess(data)
-        found = _strictly(data, guess)
+        found = _strictly(data, guess(data))
     if not found:
         raise Rejected("encoding", "neither UTF-8 nor another encoding that can be told; save it as UTF-8")
     return found
@@ -192,23 +192,3 @@ def _nearly_utf8(data: bytes) -> Decoded | None:
     damaged = text.count("\ufffd") - data.count("\ufffd".encode())
     sound -= text.count("\ufffd")
     return Decoded(text, "utf-8", damaged) if damaged * 100 <= sound else None
-
-
-def _guess(data: bytes) -> str:
-    """Guess from the lines that are not plain ASCII, with the words of several languages as evidence."""
-    lines = [line for line in data.splitlines() if not line.isascii()]
-    taken, size = 0, 0
-    while taken < len(lines) and size < _SAMPLE:
-        size += len(lines[taken])
-        taken += 1
-    guesses = charset_normalizer.from_bytes(b"\n".join(lines[:taken]), cp_isolation=list(_GUESSED))
-    return _usual(min(guesses, key=_badness)) if guesses else ""
-
-
-def _badness(guess: charset_normalizer.CharsetMatch) -> tuple[float, float, int]:
-    return round(guess.chaos, 2), -round(guess.coherence, 1), _GUESSED.index(_usual(guess))
-
-
-def _usual(guess: charset_normalizer.CharsetMatch) -> str:
-    """Name a guess by the most usual of the encodings that make the same text of the sample."""
-    return min((codec for codec in guess.could_be_from_charset if codec in _GUESSED), key=_GUESSED.index)

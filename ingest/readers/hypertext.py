@@ -16,7 +16,7 @@ from ingest.readers.sections import Heading, by_headings, first_heading
 from ingest.types import Document
 
 NAME = "html"
-VERSION = 1
+VERSION = 2
 
 _DECLARED = re.compile(
     rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]{1,40})|<\?xml[^>]{0,100}?encoding\s*=\s*[\"']([\w:.-]{1,40})",
@@ -53,20 +53,35 @@ def read(data: bytes, content_type: str) -> Document:
     declared = _DECLARED.search(data, 0, _DECLARED_WITHIN)
     label = (declared[1] or declared[2]).decode("ascii") if declared else ""
     decoded = decode(data, label)
-    _require_shallow(decoded.text)
-    tree = LexborHTMLParser(decoded.text)
-    page = _Page()
-    if tree.root is not None:
-        _walk(tree.root, page)
-    text = page.text()
+    page = render(decoded.text)
     return Document(
-        text=text,
-        sections=by_headings(text, page.headings),
+        text=page.text,
+        sections=by_headings(page.text, page.headings),
         content_type=content_type,
-        title=_title(tree) or first_heading(page.headings),
+        title=page.title or first_heading(page.headings),
         metadata=decoded.metadata,
         reader=f"{NAME}-{VERSION}",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What a person reads of a page."""
+
+    text: str
+    headings: tuple[Heading, ...]
+    title: str
+    """`<title>`, else empty."""
+
+
+def render(html: str) -> Rendered:
+    """Return the visible text of HTML, a whole page or a fragment. Raises Rejected `limit`."""
+    _require_shallow(html)
+    tree = LexborHTMLParser(html)
+    page = _Page()
+    if tree.root is not None:
+        _walk(tree.root, page)
+    return Rendered(page.text(), tuple(page.headings), _title(tree))
 
 
 def _require_shallow(text: str) -> None:

@@ -12,7 +12,7 @@ from ingest.readers.sections import whole
 from ingest.types import Document
 
 NAME = "json"
-VERSION = 1
+VERSION = 2
 
 # An escaped backslash is stepped over, so that `\\u0041` stays what it is.
 _ESCAPES = re.compile(r"\\\\|(?:\\u[0-9a-fA-F]{4})+")

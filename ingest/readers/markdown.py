@@ -14,7 +14,7 @@ from ingest.readers.sections import Heading, by_headings, first_heading
 from ingest.types import Document
 
 NAME = "markdown"
-VERSION = 1
+VERSION = 2
 
 _LINE = re.compile(r"[^\n\r]*(?:\r\n|\n|\r)?")
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*))?$")

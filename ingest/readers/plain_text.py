@@ -5,7 +5,7 @@ from ingest.readers.sections import whole
 from ingest.types import Document
 
 NAME = "text"
-VERSION = 1
+VERSION = 2
 
 
 def read(data: bytes, content_type: str) -> Document:

@@ -4,8 +4,22 @@ from pathlib import PurePosixPath
 from types import ModuleType
 
 from ingest.errors import Rejected
-from ingest.readers import hypertext, json_text, markdown, pdf, plain_text, restructuredtext, source_code, tables
-from ingest.readers.content_types import HTML, PDF, named, signature, sniff
+from ingest.readers import (
+    hypertext,
+    json_text,
+    mail,
+    markdown,
+    notebook,
+    org,
+    pdf,
+    plain_text,
+    restructuredtext,
+    rich_text,
+    source_code,
+    tables,
+    xml_text,
+)
+from ingest.readers.content_types import HTML, MAIL, MBOX, NOTEBOOK, ORG, PDF, RTF, XML, named, signature, sniff
 from ingest.readers.decoding import MAX_CHARACTERS, has_words
 from ingest.types import Document
 
@@ -19,8 +33,17 @@ _READERS: dict[str, ModuleType] = {
     "text/tab-separated-values": tables,
     "application/json": json_text,
     "application/x-ndjson": json_text,
+    MAIL: mail,
+    MBOX: mail,
+    NOTEBOOK: notebook,
+    ORG: org,
+    RTF: rich_text,
+    XML: xml_text,
 }
 """Every other type that `sniff` knows is source code."""
+_TOLD_BY_BYTES = frozenset(module.NAME for module in (mail, pdf, rich_text, xml_text))
+"""Readers of what is told by its bytes, under names of other kinds too."""
+_MOST_IN_MAIL = 3  # a mail attached as a file to a mail, and so on
 _VERSIONS = {module.NAME: str(module.VERSION) for module in (*_READERS.values(), source_code)}
 
 
@@ -30,13 +53,18 @@ def read(path: str, data: bytes) -> Document:
     The document has text, at most MAX_CHARACTERS of it, and contiguous sections over all of it. Raises Rejected with
     the contract's reason, and nothing else: whatever a reader stumbles over is a `crash`.
     """
+    return _read(path, data, 0)
+
+
+def _read(path: str, data: bytes, depth: int) -> Document:
+    """Read a file that lies `depth` mails deep."""
     if not data:
         raise Rejected("empty", "0 bytes")
     content_type = sniff(path, data)
     if content_type is None:
         raise Rejected("unsupported", _kind(path, data))
     try:
-        document: Document = _reader(content_type).read(data, content_type)
+        document = _made(content_type, data, depth)
         words = has_words(document.text)
     except Rejected:
         raise
@@ -49,15 +77,29 @@ def read(path: str, data: bytes) -> Document:
     return document
 
 
+def _made(content_type: str, data: bytes, depth: int) -> Document:
+    reader = _reader(content_type)
+    if reader is mail:
+        return mail.read(data, content_type, lambda name, part: _attached(name, part, depth + 1))
+    document: Document = reader.read(data, content_type)
+    return document
+
+
+def _attached(name: str, data: bytes, depth: int) -> Document:
+    if depth > _MOST_IN_MAIL:
+        raise Rejected("limit", f"more than {_MOST_IN_MAIL} mails, one in another")
+    return _read(name, data, depth)
+
+
 def is_current(path: str, reader: str) -> bool:
     """Whether a document at `path` that `reader` (name and version) made would be made by the same one today.
 
-    Judged without the bytes: under a text's name the name decides on the reader; PDF is told by its bytes under any.
+    Judged without the bytes: under a text's name the name decides on the reader, except for what bytes tell.
     """
     name, _, version = reader.rpartition("-")
     if _VERSIONS.get(name) != version:
         return False
-    if name == pdf.NAME or PurePosixPath(path).suffix.lower() == ".pdf":
+    if name in _TOLD_BY_BYTES or PurePosixPath(path).suffix.lower() == ".pdf":
         return True
     content_type = named(path)
     return content_type is not None and name == _reader(content_type).NAME

@@ -12,7 +12,7 @@ from ingest.readers.sections import Heading, by_headings, first_heading
 from ingest.types import Document
 
 NAME = "rst"
-VERSION = 1
+VERSION = 2
 
 _LINE = re.compile(r"[^\n\r]*(?:\r\n|\n|\r)?")
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1*[ \t]*$")

@@ -8,7 +8,7 @@ from ingest.readers.sections import Heading, by_headings, whole
 from ingest.types import Document
 
 NAME = "code"
-VERSION = 1
+VERSION = 2
 
 # A definition without indentation, with its decorators. In a multi-line string it opens a section too: harmless.
 # Decorators without a definition match as well, so that the search steps over them once.

@@ -9,7 +9,7 @@ from ingest.readers import plain_text
 from ingest.types import Document
 
 NAME = "table"
-VERSION = 1
+VERSION = 2
 
 
 def read(data: bytes, content_type: str) -> Document:
