@@ -113,7 +113,28 @@ _FIRST = (
         PRIMARY KEY (generation, ordinal)) WITHOUT ROWID""",
 )
 
-STEPS: tuple[Sequence[str], ...] = (_FIRST,)
+_SECOND = (
+    # Where a text stands in its file, in the file's own terms, from `start` up to the next mark.
+    """CREATE TABLE mark (
+        version_id INTEGER NOT NULL REFERENCES document_version ON DELETE CASCADE,
+        start INTEGER NOT NULL,
+        position TEXT NOT NULL,
+        PRIMARY KEY (version_id, start)) WITHOUT ROWID""",
+    # Files that were read and refused, so that they are not read again before they or the readers change.
+    """CREATE TABLE rejection (
+        source_id INTEGER NOT NULL REFERENCES source ON DELETE CASCADE,
+        path TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        inode INTEGER NOT NULL,
+        scanned_ns INTEGER NOT NULL,
+        readers TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        PRIMARY KEY (source_id, path)) WITHOUT ROWID""",
+)
+
+STEPS: tuple[Sequence[str], ...] = (_FIRST, _SECOND)
 SCHEMA_VERSION = len(STEPS)
 
 

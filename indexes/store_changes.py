@@ -10,7 +10,7 @@ from indexes import lexical, store_words
 from indexes.errors import NotFound
 from indexes.store import Connection, now
 from indexes.store_documents import signed, source
-from indexes.types import ApplyReport, ChangeSet, Chunk, DocumentRename, DocumentUpsert, FileStat
+from indexes.types import ApplyReport, ChangeSet, Chunk, DocumentRename, DocumentUpsert, FileStat, Mark
 
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 
@@ -30,8 +30,20 @@ def require_storable(changes: ChangeSet) -> None:
         for what in (upsert.path, upsert.title, upsert.text):
             if not what.isascii():
                 what.encode()
+        _require_marks(upsert)
     for rename in changes.renames:
         rename.path.encode()
+
+
+def _require_marks(upsert: DocumentUpsert) -> None:
+    """Raise ValueError where marks do not rise inside the text, or a position is not plain text and integers."""
+    last = -1
+    for mark in upsert.marks:
+        if not last < mark.start < len(upsert.text):
+            raise ValueError(f"marks must rise inside the text of {upsert.path}, one starts at {mark.start}")
+        if not mark.position or not all(type(value) in (str, int) for value in mark.position.values()):
+            raise ValueError(f"a position has texts and integers, not {dict(mark.position)!r}")
+        last = mark.start
 
 
 def apply(connection: Connection, changes: ChangeSet, serving: Serving) -> ApplyReport:
@@ -207,7 +219,15 @@ def _insert_version(connection: Connection, document_id: str, number: int, upser
     )
     assert cursor.lastrowid is not None  # noqa: S101 - an INSERT that returned has one
     connection.execute("INSERT INTO version_text (version_id, text) VALUES (?, ?)", (cursor.lastrowid, upsert.text))
+    _insert_marks(connection, cursor.lastrowid, upsert.marks)
     return cursor.lastrowid
+
+
+def _insert_marks(connection: Connection, version_id: int, marks: tuple[Mark, ...]) -> None:
+    connection.executemany(
+        "INSERT INTO mark (version_id, start, position) VALUES (?, ?, ?)",
+        ((version_id, mark.start, json.dumps(mark.position, ensure_ascii=False)) for mark in marks),
+    )
 
 
 def _insert_chunks(connection: Connection, version_id: int, upsert: DocumentUpsert, serving: Serving) -> None:

@@ -14,7 +14,7 @@ from indexes import store_words
 from indexes.errors import InvalidQuery
 from indexes.store import Connection, gathered
 from indexes.store_vectors import Head
-from indexes.types import Comparison, Filter, IdArray, Junction, Place
+from indexes.types import Comparison, Filter, IdArray, Junction, Mark, Place
 
 _COLUMNS = {"path": "d.path", "source": "s.root", "content_type": "v.content_type", "modified_at": "v.mtime_ns"}
 _SIGNS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
@@ -54,6 +54,7 @@ class FoundChunk:
     start: int
     end: int
     text: str
+    marks: tuple[Mark, ...]
 
 
 def condition(where: Filter | None) -> Condition:
@@ -215,6 +216,7 @@ def chunks(connection: Connection, chunk_ids: Sequence[int]) -> dict[int, FoundC
             (asked,),
         ).fetchall()
     )
+    marks = _marks(connection, asked)
     return {
         chunk_id: FoundChunk(
             document_id=document_id,
@@ -226,9 +228,26 @@ def chunks(connection: Connection, chunk_ids: Sequence[int]) -> dict[int, FoundC
             start=start,
             end=end,
             text=texts[version_id][start:end],
+            marks=tuple(marks.get(chunk_id, ())),
         )
         for chunk_id, version_id, document_id, number, path, title, heading_path, page, start, end in rows
     }
+
+
+def _marks(connection: Connection, chunk_ids: str) -> dict[int, list[Mark]]:
+    """Return by chunk the marks that hold inside it, rising; `chunk_ids` is a JSON array."""
+    rows = gathered(
+        connection,
+        """SELECT json_group_array(json_array(c.id, m.start, json(m.position)))
+           FROM json_each(?) j CROSS JOIN chunk c ON c.id = j.value
+           CROSS JOIN mark m ON m.version_id = c.version_id AND m.start < c."end" AND m.start >= coalesce(
+               (SELECT max(b.start) FROM mark b WHERE b.version_id = c.version_id AND b.start <= c.start), c.start)""",
+        (chunk_ids,),
+    )
+    found: dict[int, list[Mark]] = {}
+    for chunk_id, start, position in sorted(rows, key=lambda row: row[:2]):
+        found.setdefault(chunk_id, []).append(Mark(start, position))
+    return found
 
 
 def other_places(

@@ -266,6 +266,10 @@ class Hit:
     marks: tuple[Mark, ...] = ()
     """Those that hold for [start, end); the first may begin before it."""
 
+    def position_at(self, offset: int) -> Position | None:
+        """Return where the text at `offset` stands in its file; None where the format has no positions."""
+        return next((mark.position for mark in reversed(self.marks) if mark.start <= offset), None)
+
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:

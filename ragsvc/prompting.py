@@ -123,6 +123,7 @@ def _block(number: int, hit: Hit) -> str:
         ("title", hit.title),
         ("path", hit.path),
         ("page", "" if hit.page is None else str(hit.page)),
+        ("position", ", ".join(f"{kind} {value}" for kind, value in (hit.position_at(hit.start) or {}).items())),
         ("section", " > ".join(hit.heading_path)),
     ]
     lines = [f"{name}: {_field(value)}" for name, value in header if value]

@@ -141,8 +141,11 @@ def print_hits(result: SearchResult) -> None:
 
 
 def _where(hit: Hit | Citation) -> str:
-    page = f", page {hit.page}" if hit.page is not None else ""
-    return f"{hit.path}{page} [{hit.start}:{hit.end}]"
+    page = () if hit.page is None else (f"page {hit.page}",)
+    position = hit.position_at(hit.start) if isinstance(hit, Hit) else hit.position
+    in_file = [f"{kind} {value}" for kind, value in (position or {}).items()]
+    headings = [" > ".join(hit.heading_path)] if hit.heading_path and not position else []
+    return f"{', '.join([hit.path, *page, *in_file, *headings])} [{hit.start}:{hit.end}]"
 
 
 def _indented(text: str, most: int = 300) -> str:

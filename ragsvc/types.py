@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from indexes.types import Filter, Hit
+from indexes.types import Filter, Hit, Position
 
 Role = Literal["embedding", "chat", "moderation"]
 AnswerStatus = Literal["answered", "not_in_documents", "blocked", "refused", "incomplete"]
@@ -107,6 +107,10 @@ class Citation:
     end: int
     quote: str
     score: float
+    heading_path: tuple[str, ...] = ()
+    """Of the passage, from the outermost heading to the nearest."""
+    position: Position | None = None
+    """Where the quote begins in its file, in the file's own terms; None where the format has none."""
 
 
 @dataclass(frozen=True, slots=True)

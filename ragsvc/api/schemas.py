@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from indexes.filters import parse_filter
-from indexes.types import DocumentInfo, DocumentState, Filter, Hit, LegScore, Mode, TextSlice
+from indexes.types import DocumentInfo, DocumentState, Filter, Hit, LegScore, Mode, Position, TextSlice
 from ragsvc.api.errors import NotReady
 from ragsvc.errors import BadRequest
 from ragsvc.protocols import Retrieved
@@ -31,6 +31,15 @@ FilterObject = Annotated[
         description='`{"key", "op", "value"}` with op eq, ne, gt, gte, lt, lte, in, nin or prefix; or `{"and": [...]}` '
         'or `{"or": [...]}`: depth <= 5, <= 50 terms. Keys: path, source, content_type, modified_at, metadata.',
         examples=[{"key": "path", "op": "prefix", "value": "guide/"}],
+    ),
+]
+
+
+FilePosition = Annotated[
+    dict[str, str | int] | None,
+    Meta(
+        description="Where it begins in its file, in the file's own terms; null where the format has none.",
+        examples=[{"sheet": "Budget", "row": 12}, {"slide": 3}],
     ),
 ]
 
@@ -131,6 +140,8 @@ class HitOut(Response):
     text: str
     legs: Legs
     also: list[Place]
+    heading_path: list[str]
+    position: FilePosition
 
 
 class SearchResponse(Response):
@@ -155,6 +166,8 @@ class CitationOut(Response):
     end: int
     quote: str
     score: float
+    heading_path: list[str]
+    position: FilePosition
 
 
 class BlockedOut(Response):
@@ -322,7 +335,13 @@ def _hit(hit: Hit) -> HitOut:
         text=hit.text,
         legs=Legs(dense=_leg(hit.dense), lexical=_leg(hit.lexical)),
         also=[Place(document_id=at.document_id, path=at.path, start=at.start, end=at.end) for at in hit.also],
+        heading_path=list(hit.heading_path),
+        position=_position(hit.position_at(hit.start)),
     )
+
+
+def _position(position: Position | None) -> dict[str, str | int] | None:
+    return None if position is None else dict(position)
 
 
 def _leg(leg: LegScore | None) -> Leg | None:

@@ -2,10 +2,13 @@
 
 import json
 import sqlite3
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexes import lexical, store_vectors
@@ -20,7 +23,7 @@ from indexes.errors import (
 )
 from indexes.store import Connection
 from indexes.store_changes import settled_renames
-from indexes.types import ChangeSet, DocumentRename, EmbeddingSpec, FileStat, Source
+from indexes.types import ChangeSet, DocumentRename, EmbeddingSpec, FileStat, Mark, Source
 from tests.conftest import shared_data
 from tests.indexes.corpus import (
     EMBEDDING,
@@ -39,6 +42,40 @@ from tests.indexes.corpus import (
 
 def paths(collection: Collection, word: str) -> list[str]:
     return [hit.path for hit in collection.search(word, None, 50, "lexical").hits]
+
+
+@settings(max_examples=20, deadline=None)  # each makes a collection on disk
+@given(st.sets(st.integers(0, 59), max_size=8), st.integers(1, 12))
+def test_hits_carry_the_marks_that_hold_for_them(starts: set[int], width: int) -> None:
+    """A hit has the mark that holds where it begins and those inside it, as a plain scan of all marks finds them."""
+    marks = tuple(Mark(start, {"row": start, "sheet": "A"}) for start in sorted(starts))
+    text = "\n".join(["apple" + "x" * width] * 20)[:60].ljust(60, "z")
+    with tempfile.TemporaryDirectory() as folder, Collection.create(Path(folder), "abc123", SPEC) as collection:
+        put(collection, collection.add_source("/d", "folder"), replace(upsert("a", text), marks=marks))
+        for hit in collection.search("z apple", query_vector("apple"), 50, "dense").hits:
+            inside = [mark for mark in marks if hit.start < mark.start < hit.end]
+            before = [mark for mark in marks if mark.start <= hit.start][-1:]
+            assert list(hit.marks) == before + inside
+            for offset in range(hit.start, hit.end):
+                expected = [mark.position for mark in marks if mark.start <= offset][-1:] or [None]
+                assert hit.position_at(offset) == expected[0]
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        (Mark(3, {"row": 1}), Mark(3, {"row": 2})),
+        (Mark(-1, {"row": 1}),),
+        (Mark(5, {"row": 1}),),
+        (Mark(0, {}),),
+        (Mark(0, {"row": True}),),
+    ],
+)
+def test_marks_that_make_no_sense_are_refused(collection: Collection, source: Source, marks: tuple[Mark, ...]) -> None:
+    """Marks that do not rise, lie outside the text, or are not plain values are refused whole."""
+    with pytest.raises(ValueError, match=r"marks|position"):
+        put(collection, source, replace(upsert("a", "apple"), marks=marks))
+    assert collection.status().documents == 0
 
 
 def test_a_document_comes_back_as_it_was_put(collection: Collection, source: Source) -> None:

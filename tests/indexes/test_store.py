@@ -6,11 +6,12 @@ import shutil
 import sqlite3
 import stat
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from indexes import migrations, store
+from indexes import migrations, store, store_changes
 from indexes.collection import Collection
 from indexes.errors import (
     Conflict,
@@ -22,7 +23,7 @@ from indexes.errors import (
     StoreTooNew,
 )
 from indexes.store import Store
-from indexes.types import ChangeSet
+from indexes.types import ChangeSet, Mark
 from tests.indexes.corpus import SPEC, put, upsert
 
 
@@ -133,20 +134,36 @@ def test_steps_run_once_in_order_and_whole(folder: Path, monkeypatch: pytest.Mon
     """A step that fails in the middle leaves the step before it; the next opening completes it and keeps the data."""
     with Collection.create(folder, "abc123", SPEC) as made:
         put(made, made.add_source("/d", "folder"), upsert("a", "apple"))
+    now, steps = migrations.SCHEMA_VERSION, migrations.STEPS
     good = ("ALTER TABLE source ADD COLUMN note TEXT", "CREATE TABLE extra (x)")
-    monkeypatch.setattr(store, "SCHEMA_VERSION", 2)
-    monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, (*good, "CREATE TABLE extra (x)")))
+    monkeypatch.setattr(store, "SCHEMA_VERSION", now + 1)
+    monkeypatch.setattr(migrations, "STEPS", (*steps, (*good, "CREATE TABLE extra (x)")))
     with pytest.raises(sqlite3.OperationalError, match="extra"):
         Collection.open(folder)
     with sqlite3.connect(folder / "store.db") as raw:
-        assert raw.execute("PRAGMA user_version").fetchone() == (1,)
+        assert raw.execute("PRAGMA user_version").fetchone() == (now,)
         assert "note" not in {row[1] for row in raw.execute("PRAGMA table_info(source)")}
     raw.close()
-    monkeypatch.setattr(migrations, "STEPS", (migrations.STEPS[0], good))
+    monkeypatch.setattr(migrations, "STEPS", (*steps, good))
     for _ in range(2):
         with Collection.open(folder) as opened, opened._store.read() as connection:
-            assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+            assert connection.execute("PRAGMA user_version").fetchone() == (now + 1,)
             assert connection.execute("SELECT root, note FROM source").fetchall() == [("/d", None)]
+
+
+def test_a_store_of_the_first_schema_opens_with_its_documents(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store made by the first release's schema is migrated when it is opened and keeps its documents."""
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "SCHEMA_VERSION", 1)
+        patched.setattr(migrations, "STEPS", migrations.STEPS[:1])
+        patched.setattr(store_changes, "_insert_marks", lambda *_: None)
+        with Collection.create(folder, "abc123", SPEC) as old:
+            put(old, old.add_source("/d", "folder"), upsert("a", "apple"))
+    with Collection.open(folder) as opened:
+        marked = replace(upsert("b", "apple pie"), marks=(Mark(0, {"slide": 1}),))
+        put(opened, opened.sources()[0], marked)
+        found = opened.search("apple", None, 10, "lexical").hits
+    assert {hit.path: hit.position_at(hit.start) for hit in found} == {"a": None, "b": {"slide": 1}}
 
 
 @pytest.mark.parametrize("content", [b"not a database, but long enough to be read as one" * 40, b"SQLite format 3\0"])

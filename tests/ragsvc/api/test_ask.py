@@ -43,6 +43,7 @@ def test_an_answer_has_the_contracts_fields(server):
     ]  # fmt: skip
     assert list(answer["citations"][0]) == [
         "marker", "support", "document_id", "version", "path", "title", "page", "start", "end", "quote", "score",
+            "heading_path", "position",
     ]  # fmt: skip
     assert answer["moderation"] == {"model": "blocklist", "mode": "window", "checks": 3, "covered": 46}
     assert answer["usage"] == {"embedding_tokens": 9, "prompt_tokens": 1204, "completion_tokens": 58, "cost_usd": None}

@@ -18,6 +18,7 @@ def test_hits_have_the_contracts_fields(server):
     [hit] = reply.json["hits"]
     assert list(hit) == [
         "rank", "score", "document_id", "version", "path", "title", "page", "start", "end", "text", "legs", "also",
+        "heading_path", "position",
     ]  # fmt: skip
     assert hit["legs"] == {"dense": None, "lexical": {"rank": 1, "score": 2.5}}
     assert hit["also"] == [{"document_id": document_id(3), "path": "copy.md", "start": 3, "end": 9}]
