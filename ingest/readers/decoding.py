@@ -2,7 +2,8 @@
 
 Order: byte order mark; UTF-16 without one; UTF-8; the encoding that an HTML page declares; UTF-8 with a few damaged
 characters; the guess of `guessing`, where it is plausible; ASCII with very few damaged characters. Text that was
-mis-decoded before it was saved is repaired (`mojibake`). Line ends are kept as they are, so that offsets into the text are offsets into the decoded file.
+mis-decoded before it was saved is repaired (`mojibake`). Line ends are kept as they are, so that offsets into the text
+are offsets into the decoded file.
 """
 
 import codecs
