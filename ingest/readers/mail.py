@@ -149,7 +149,7 @@ class _Reading:
     words: bool = False
     """Whether a body or an attachment had any."""
     refused: Rejected | None = None
-    """Why something could not be read; said of the document where nothing else could."""
+    """Why a body could not be read; said of the document where nothing else could."""
     _parts: int = 0
     _listed: list[str] = field(default_factory=list)
     _repaired: int = 0
@@ -227,7 +227,8 @@ class _Reading:
         except Rejected as rejected:
             if self.flow.length > MAX_CHARACTERS:
                 raise
-            self.refused = self.refused or rejected
+            if not name:  # an attachment that can't be read stays a name
+                self.refused = self.refused or rejected
 
     def _text(self, data: bytes, kind: str, charset: str) -> None:
         decoded = decode(data, charset)
