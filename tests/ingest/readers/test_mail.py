@@ -170,6 +170,12 @@ def test_hostile_mail_is_bounded(data: bytes, reason: str) -> None:
     assert reason_of("a.eml", data) == reason
 
 
+def test_mails_in_mails_are_read_a_few_deep() -> None:
+    """A mail attached as a file is read, and one in it; what lies deeper is but named."""
+    assert "innermost" in read("a.eml", nested(2)).text
+    assert "innermost" not in read("a.eml", nested(6)).text
+
+
 def test_too_many_messages_and_parts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both numbers are bounded."""
     monkeypatch.setattr(mail, "MAX_MESSAGES", 3)

@@ -52,6 +52,7 @@ def test_a_lost_no_break_space_is_found_again() -> None:
     "text",
     [
         *TEXTS,
+        " ".join(TEXTS) * 9 + " Seen: fÃ¼r, GrÃ¶ÃŸe, cafÃ© and donâ€™t.",
         "The word für becomes fÃ¼r when UTF-8 is read as Latin-1; â€™ is ’.",
         "If you see `fÃ¼r` or `donâ€™t` in a text, it was decoded wrongly.",
         "If you see Ã¼ or â€™ in a text, it was decoded wrongly.",

@@ -30,7 +30,7 @@ def text_of(body: str, head: str = HEAD) -> str:
         (r"word{\footnote the note} on", "word the note on"),
         (r"{\upr{ascii}{\*\ud{\u20013?}}}", "中"),
         (r"\trowd\intbl a\cell b\cell\row\trowd\intbl c\par d\cell e\cell\row\pard after", "a | b\nc d | e\n\nafter"),
-        (r"x\bin4 {{{{y", "xy"),
+        (r"x\bin4 ab{}y", "xy"),
         ("a\\\nb\nc", "a\n\nbc"),
     ],
 )
