@@ -85,7 +85,7 @@ def test_broken_rtf_is_read_or_refused(data: bytes, reason: str) -> None:
 def test_hostile_fields_and_font_tables_take_linear_time() -> None:
     """Unfinished fields, fonts and escapes are stepped over once."""
     for piece in (b'{\\field{\\*\\fldinst{HYPERLINK "}}}', b"{\\fonttbl\\f0 x}", b"\\'", b"\\f1", b"{a}"):
-        assert reason_of("a.rtf", b"{\\rtf1 words" + piece * 50_000) == ""
+        assert reason_of("a.rtf", b"{\\rtf1 words" + piece * 10_000) == ""
 
 
 @given(st.lists(st.sampled_from([*r"\{}*';aé", "\\u", "\\par", "\\'e9", "\\*\\x", "\\cell", "\\row", "\\uc", "1"])))
