@@ -1,8 +1,9 @@
 """Bytes to text: which encoding a file is in, and what is done to the text before anyone sees it.
 
 Order: byte order mark; UTF-16 without one; UTF-8; the encoding that an HTML page declares; UTF-8 with a few damaged
-characters; the guess of `guessing`, where it is plausible. Text that was mis-decoded before it was saved is repaired
-(`mojibake`). Line ends are kept as they are, so that offsets into the text are offsets into the decoded file.
+characters; the guess of `guessing`, where it is plausible; ASCII with very few damaged characters. Text that was
+mis-decoded before it was saved is repaired (`mojibake`). Line ends are kept as they are, so that offsets into the text
+are offsets into the decoded file.
 """
 
 import codecs
@@ -158,7 +159,7 @@ def _decode(data: bytes, declared: str) -> Decoded:
         found = _strictly(data, "iso2022_jp")
     found = found or _strictly(data, "utf-8") or _strictly(data, _codec(declared)) or _nearly_utf8(data)
     if not found:
-        found = _strictly(data, guess(data))
+        found = _strictly(data, guess(data)) or _nearly_ascii(data)
     if not found:
         raise Rejected("encoding", "neither UTF-8 nor another encoding that can be told; save it as UTF-8")
     return found
@@ -192,3 +193,10 @@ def _nearly_utf8(data: bytes) -> Decoded | None:
     damaged = text.count("\ufffd") - data.count("\ufffd".encode())
     sound -= text.count("\ufffd")
     return Decoded(text, "utf-8", damaged) if damaged * 100 <= sound else None
+
+
+def _nearly_ascii(data: bytes) -> Decoded | None:
+    """ASCII in which at most one character in two hundred is damaged, where no encoding makes sense of those."""
+    text = data.decode("utf-8", "replace")
+    damaged = text.count("\ufffd") - data.count("\ufffd".encode())
+    return Decoded(text, "utf-8", damaged) if damaged * 200 <= len(text) else None

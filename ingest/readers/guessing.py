@@ -34,7 +34,7 @@ _SCRIPTS = (
     (0x0E00, 0x0E80, "Thai"),
     (0x1E00, 0x1F00, "Latin"),
 )
-_IDEOGRAPHS = (0x3400, 0xD7B0)
+_EAST_ASIAN = ((0x3040, 0xD7B0), (0xFF66, 0xFFDD))
 _BASES = frozenset("aăâeêioơôuưy")  # what Vietnamese (cp1258) puts a combining mark on
 
 
@@ -49,7 +49,7 @@ def guess(data: bytes) -> str:
         size += len(lines[taken])
         taken += 1
     guesses = charset_normalizer.from_bytes(b"\n".join(lines[:taken]), cp_isolation=list(_GUESSED))
-    best = min(guesses, key=_badness, default=None)
+    best = min((match for match in guesses if _usual(match)), key=_badness, default=None)
     return _usual(best) if best is not None and oddness(str(best)) <= _MOST_ODD else ""
 
 
@@ -73,8 +73,8 @@ def _badness(guess: charset_normalizer.CharsetMatch) -> tuple[float, float, floa
 
 
 def _usual(guess: charset_normalizer.CharsetMatch) -> str:
-    """Name a guess by the most usual of the encodings that make the same text of the sample."""
-    return min((codec for codec in guess.could_be_from_charset if codec in _GUESSED), key=_GUESSED.index)
+    """Name a guess by the most usual of the encodings that make the same text of the sample, "" for other ones."""
+    return min((codec for codec in guess.could_be_from_charset if codec in _GUESSED), key=_GUESSED.index, default="")
 
 
 def _is_odd(before: str, character: str, after: str) -> bool:
@@ -98,7 +98,7 @@ def _is_odd_letter(before: str, letter: str, after: str) -> bool:
     """A capital behind a small letter, a letter of another alphabet in a word, one ideograph in a Latin word."""
     if letter.isupper() and before.islower():
         return True
-    if _IDEOGRAPHS[0] <= ord(letter) < _IDEOGRAPHS[1]:
+    if any(first <= ord(letter) < end for first, end in _EAST_ASIAN):
         return before.islower() and after.islower()
     script = _script(letter)
     foreign = any(_script(beside) not in ("", script) for beside in (before, after))
@@ -108,12 +108,16 @@ def _is_odd_letter(before: str, letter: str, after: str) -> bool:
 def _is_odd_mark(before: str, mark: str) -> bool:
     if ord(mark) < 0x370:
         return before.lower() not in _BASES
-    return not (before.isalpha() or unicodedata.combining(before)) or _script(before) != _script(mark)
+    return not _is_of_a_word(before) or _script(before) != _script(mark)
+
+
+def _is_of_a_word(character: str) -> bool:
+    return character.isalpha() or unicodedata.category(character).startswith("M")
 
 
 def _script(character: str) -> str:
     """Name the alphabet of a letter or mark; empty for everything else, ideographs included."""
-    if not (character.isalpha() or unicodedata.combining(character)):
+    if not _is_of_a_word(character):
         return ""
     point = ord(character)
     return next((name for first, end, name in _SCRIPTS if first <= point < end), "")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 _LATIN = bytes(range(0x80, 0x100)).decode("latin-1")
 _WINDOWS = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(0x80, 0x100))
 _CONTINUATION = f"[{re.escape(''.join(sorted({*_LATIN[:64], *_WINDOWS[:64]})))}]"
+_BYTES = {character: 0x80 + index for text in (_WINDOWS, _LATIN) for index, character in enumerate(text)}
 _SEQUENCE = (
     f"(?:[Â-ß]{_CONTINUATION}|[à-ï]{_CONTINUATION}{{2}}|[ð-ô]{_CONTINUATION}{{3}}"
     "|(?<![A-Z])Ã(?= ))"  # `à`, whose second byte became a space
@@ -68,7 +69,8 @@ def _is_mojibake(text: str) -> bool:
         sequences = _SUSPICIOUS.findall(found[0])
         kinds.update(sequences)
         count += len(sequences)
-        if len(sequences) > 1 or before[-1:].isalpha() or after.isalpha():
+        beside = before[-1:].isalpha() or after.isalpha()
+        if (len(sequences) > 1 or beside) and not (before[-2:].isupper() and _character(sequences[0]).islower()):
             in_words += len(sequences)
         quoted += bool(_QUOTED.search(before)) or after in ("`", '"')
     if inside < _LEAST_SHARE * beyond or in_words < _LEAST_IN_WORDS:
@@ -76,6 +78,11 @@ def _is_mojibake(text: str) -> bool:
     if count <= _EXAMPLES and _SPEAKS_OF_IT.search(text):
         return False
     return len(kinds) >= _MANY_KINDS or quoted <= _MOST_QUOTED * min(runs, _JUDGED_RUNS)
+
+
+def _character(sequence: str) -> str:
+    """Return what a sequence stands for: `CAFÉ—` would be `CAFɗ`, which no one writes."""
+    return bytes(_BYTES.get(character, 0x20) for character in sequence).decode("utf-8", "replace")
 
 
 def _repair_lines(text: str) -> tuple[str, int]:

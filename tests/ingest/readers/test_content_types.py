@@ -3,6 +3,7 @@ import pytest
 from ingest.readers.content_types import named, signature, sniff
 
 PDF = b"%PDF-1.7\n"
+MAILBOX = b"From a@b.c Thu Jan  1 00:00:00 2024\nSubject: x\n\ny"
 ZIP = b"PK\x03\x04rest"
 
 
@@ -17,9 +18,22 @@ ZIP = b"PK\x03\x04rest"
         ("a.tar.gz.md", b"x", "text/markdown"),
         (".gitignore", b"x", None),
         ("a.docx", b"text", None),
-        ("a.xml", b"<x/>", None),
-        ("a.ipynb", b"{}", None),
-        ("a.eml", b"From: x", None),
+        ("a.xml", b"<x/>", "application/xml"),
+        ("a.ipynb", b"{}", "application/x-ipynb+json"),
+        ("a.eml", b"From: x", "message/rfc822"),
+        ("a.org", b"* x", "text/x-org"),
+        ("a.mbox", b"From: x", "application/mbox"),
+        ("a.eml", MAILBOX, "application/mbox"),
+        ("Inbox", MAILBOX, "application/mbox"),
+        ("2024-May.txt", MAILBOX.replace(b"\n", b"\r\n"), "application/mbox"),
+        ("a.md", MAILBOX, "text/markdown"),
+        ("a.txt", b"From here on 2024\nit rains", "text/plain"),
+        ("a.gpx2", b"<?xml version='1.0'?><x/>", "application/xml"),
+        (".project", b"<?xml version='1.0'?><x/>", "application/xml"),
+        ("a.txt", b"\xef\xbb\xbf <?xml version='1.0'?><x/>", "application/xml"),
+        ("a.txt", "<?xml version='1.0'?><x/>".encode("utf-16"), "application/xml"),
+        ("a.html", b"<?xml version='1.0'?><html/>", "text/html"),
+        ("a.svg", b"<?xml version='1.0'?><svg/>", None),
         ("a.unknown", b"text", None),
         ("a", b"plain", "text/plain"),
         ("a", bytes(range(256)), None),
@@ -28,7 +42,9 @@ ZIP = b"PK\x03\x04rest"
         ("a.txt", b"\x89PNG\r\n\x1a\n", None),
         ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", None),
         ("a.txt", b"x" * 257 + b"ustar\x00", None),
-        ("a.txt", b"{\\rtf1", None),
+        ("a.txt", b"{\\rtf1", "application/rtf"),
+        ("a.doc", b"\n{\\rtf1\\bin3 \0\0\0", "application/rtf"),
+        ("a.rtf", b"words", "application/rtf"),
         ("a.pdf", PDF, "application/pdf"),
         ("a.txt", PDF, "application/pdf"),
         ("a", b"\n " + PDF, "application/pdf"),

@@ -94,6 +94,28 @@ def test_a_few_damaged_characters_do_not_turn_utf8_into_something_else() -> None
     assert "\ufffd" not in decode("Ã©, Ã¨ é".encode("cp1252")).text
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        "Das Mädchen läuft über die Straße, während es schläft.".encode("cp437"),
+        "Le garçon a mangé à la crêperie près de chez lui.".encode("mac_roman"),
+        b"".join(bytes([65 + n % 26, 160 + n * 37 % 96]) for n in range(200)),
+        "Все люди рождаются свободными и равными".encode().replace(b"\xd0", b"\xd0\xb9\x81", 9),
+    ],
+)
+def test_a_guess_that_makes_junk_is_refused(data: bytes) -> None:
+    """Where every encoding puts signs and foreign letters inside words, the file is `encoding`, not junk."""
+    with pytest.raises(Rejected, match="encoding: neither UTF-8 nor another encoding that can be told"):
+        decode(data)
+
+
+def test_a_stray_byte_costs_a_character_and_not_the_text() -> None:
+    """One byte that nothing makes sense of, in two hundred ASCII characters, is replaced and counted."""
+    decoded = decode(b"plain words " * 40 + b"wo\xb2rd")
+    assert decoded.text.endswith("wo\ufffdrd")
+    assert decoded.metadata == {"replaced_characters": 1}
+
+
 def test_text_that_lies_about_its_mark_is_rejected() -> None:
     """Bytes that begin as UTF-16 and are not are `encoding`, with what to do."""
     with pytest.raises(Rejected, match=r"encoding: begins as utf-16-le but is not; save it as UTF-8"):

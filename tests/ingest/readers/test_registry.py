@@ -15,7 +15,12 @@ from tests.ingest.readers.documents import check, reason_of
 
 SUPPORTED = {"pdf", *BY_SUFFIX}
 # Where the data set's outcome is another word for, or a more general one than, the reason given here.
-OUTCOMES = {"none": {"no_text"}, "empty": {"empty", "no_text"}, "password": {"password"}, "error": {"damaged"}}
+OUTCOMES = {
+    "none": {"no_text", "password"},  # an encrypted mail
+    "empty": {"empty", "no_text"},
+    "password": {"password"},
+    "error": {"damaged", "no_text"},  # XML whose only word would be an external one
+}
 
 
 def files_of(folder: Path) -> list[dict[str, str]]:
@@ -132,7 +137,7 @@ def test_unsupported_files_are_called_by_their_kind() -> None:
     """The detail says what the file is, or which suffix has no reader."""
     for path, data, detail in (
         ("a.docx", b"PK\x03\x04", "ZIP archive"),
-        ("a.org", b"* x", r"no reader for \.org files"),
+        ("a.foo", b"* x", r"no reader for \.foo files"),
         ("a.txt", bytes(range(256)), "binary content under the name of a text"),
         (".hidden", b"x", "no reader for this kind of file"),
     ):
@@ -143,15 +148,24 @@ def test_unsupported_files_are_called_by_their_kind() -> None:
 @pytest.mark.parametrize(
     ("path", "reader", "current"),
     [
-        ("a.md", "markdown-1", True),
+        ("a.md", "markdown-2", True),
         ("a.md", "markdown-0", False),
-        ("a.md", "text-1", False),
-        ("a.txt", "text-1", True),
-        ("a.py", "code-1", True),
+        ("a.md", "text-2", False),
+        ("a.txt", "text-2", True),
+        ("a.py", "code-2", True),
         ("a.pdf", "pdf-1", True),
-        ("a.pdf", "html-1", True),
+        ("a.pdf", "html-2", True),
         ("a.txt", "pdf-1", True),
-        ("a.docx", "text-1", False),
+        ("a.txt", "text-1", False),
+        ("Inbox", "mail-1", True),
+        ("a.txt", "rtf-1", True),
+        ("a.unknown", "xml-1", True),
+        ("a.eml", "mail-1", True),
+        ("a.eml", "text-2", False),
+        ("a.ipynb", "notebook-1", True),
+        ("a.ipynb", "json-2", False),
+        ("a.org", "org-1", True),
+        ("a.docx", "text-2", False),
         ("a.md", "", False),
         ("a.md", "gone-1", False),
     ],
@@ -164,9 +178,18 @@ def test_a_document_of_another_reader_is_told(path: str, reader: str, current: b
 def test_what_was_just_read_is_current() -> None:
     """Every kind of document is current under its own name, so that an unchanged folder is not read again."""
     for suffix in BY_SUFFIX:
-        document = check(read(f"a.{suffix}", b"some words"))
+        words = b'{"cells": [{"source": "some words"}]}' if suffix == "ipynb" else b"some words"
+        document = check(read(f"a.{suffix}", words))
         assert is_current(f"a.{suffix}", document.reader), suffix
-    for path, data in (("a.pdf", b"<html>words"), ("LICENSE", b"words"), ("Makefile", b"words")):
+    for path, data in (
+        ("a.pdf", b"<html>words"),
+        ("LICENSE", b"words"),
+        ("Makefile", b"words"),
+        ("a.xml", b"<html><p>words</p></html>"),
+        ("a.unknown", b"<?xml version='1.0'?><p>words</p>"),
+        ("a.doc", b"{\\rtf1 words}"),
+        ("Inbox", b"From a@b.c Thu Jan  1 00:00:00 2024\nSubject: words\n\n"),
+    ):
         assert is_current(path, read(path, data).reader)
 
 
