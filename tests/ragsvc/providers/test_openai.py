@@ -400,11 +400,8 @@ def test_a_trickle_ends_at_the_limit(fake: OpenAIFake) -> None:
     async def work(provider: OpenAIProvider) -> bytes:
         server = provider.server(fake.base_url, KEY)
         with server.failures("chat", "gpt-6-luna"):
-            return await server.send(
-                lambda client: client.chat.completions.with_raw_response.create(
-                    model="gpt-6-luna", messages=[{"role": "user", "content": "Hi"}], extra_body={"stream": True}
-                )
-            )
+            body = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+            return await server.send("/chat/completions", body)
 
     with pytest.raises(errors.UpstreamTimeout):
         use(work, timeout=0.3)
@@ -458,6 +455,17 @@ def test_the_environment_is_not_read(fake: OpenAIFake, monkeypatch: pytest.Monke
         use(lambda p: p.moderator("omni-moderation-latest", fake.base_url, None).check(["a"]))
     assert KEY not in fake.journal[0].headers["authorization"]
     assert OpenAIProvider().server(None, None).host == "api.openai.com"
+
+
+def test_an_administrators_key_in_the_environment_is_not_sent(
+    fake: OpenAIFake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK would take it over from OPENAI_ADMIN_KEY: every request carries the key of the settings."""
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin")
+    use(lambda p: p.moderator("omni-moderation-latest", fake.base_url, KEY).check(["a"]))
+    embed(fake, "a")
+    use(lambda p: p.chat("gpt-6-luna", fake.base_url, KEY, "openai").complete(PROMPT, 100))
+    assert [entry.headers["authorization"] for entry in fake.journal] == [f"Bearer {KEY}"] * 3
 
 
 def test_one_client_for_a_server_and_key() -> None:
