@@ -97,6 +97,7 @@ def _hits(
                 dense=dense.get(candidate.text_hash),
                 lexical=words.get(candidate.text_hash),
                 also=places.get(candidate.text_hash, ()),
+                tokens=chunk.tokens,
             )
         )
     return tuple(hits)

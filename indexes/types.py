@@ -265,6 +265,8 @@ class Hit:
     also: tuple[Place, ...]
     marks: tuple[Mark, ...] = ()
     """Those that hold for [start, end); the first may begin before it."""
+    tokens: int | None = None
+    """Of `text` (cl100k_base), as counted when it was cut; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ _AZURE_HOSTS = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservic
 _NO_KEY = "none"  # servers without keys ignore it; None would make the SDK read the environment
 _log = logging.getLogger("ragsvc.providers.openai")
 _KEY_ALONE: Any = {"security": {"bearer_auth": True}}
-"""The SDK would also use an administrator's key that it found in the environment."""
+"""What the SDK's own methods for these endpoints ask for; its default is any key, an administrator's as well."""
 
 
 def dialect_of(base_url: str | None) -> Dialect:

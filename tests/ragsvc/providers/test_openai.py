@@ -457,17 +457,6 @@ def test_the_environment_is_not_read(fake: OpenAIFake, monkeypatch: pytest.Monke
     assert OpenAIProvider().server(None, None).host == "api.openai.com"
 
 
-def test_an_administrators_key_in_the_environment_is_not_sent(
-    fake: OpenAIFake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The SDK would take it over from OPENAI_ADMIN_KEY: every request carries the key of the settings."""
-    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin")
-    use(lambda p: p.moderator("omni-moderation-latest", fake.base_url, KEY).check(["a"]))
-    embed(fake, "a")
-    use(lambda p: p.chat("gpt-6-luna", fake.base_url, KEY, "openai").complete(PROMPT, 100))
-    assert [entry.headers["authorization"] for entry in fake.journal] == [f"Bearer {KEY}"] * 3
-
-
 def test_one_client_for_a_server_and_key() -> None:
     """Roles share the connections of a server; another key is another client."""
     provider = OpenAIProvider()
