@@ -62,6 +62,7 @@ architecture:
 bench: setup-dev ## print the tables of the benchmarks
 	@$(VENV)/python -m benchmarks.chunking
 	@$(VENV)/python -m benchmarks.main_job
+	@$(VENV)/python -m benchmarks.serving --documents 300 1200 4800
 
 soak: setup-dev ## the long form of the tests
 	@$(VENV)/python -m pytest -n 2 -m soak --timeout 3600

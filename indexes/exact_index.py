@@ -67,9 +67,9 @@ class ExactIndex:
         return self._buffer.vectors[: self._size]
 
     @classmethod
-    def empty(cls, dimensions: int) -> Self:
-        """Return an index without rows, to be extended."""
-        return cls.build(np.empty(0, np.int64), np.empty((0, dimensions), np.float32))
+    def empty(cls, dimensions: int, room: int = 0) -> Self:
+        """Return an index without rows, to be extended: by `room` rows before it needs other memory."""
+        return cls(_Buffer(np.empty(room, np.int64), np.empty((room, dimensions), np.float32), 0), 0, -1)
 
     @classmethod
     def build(cls, ids: IdArray, vectors: FloatMatrix) -> Self:

@@ -20,7 +20,6 @@ from filelock import FileLock, Timeout
 from indexes import store_vectors
 from indexes.errors import IndexesError, StorageFull, StoreDamaged
 from indexes.exact_index import ExactIndex
-from indexes.faiss_index import KINDS
 from indexes.store import Connection, Store, file_bytes, sync_folder
 from indexes.store_vectors import Head
 from indexes.types import FloatMatrix, FloatVector, IdArray, Segment
@@ -34,6 +33,16 @@ _TRIAL_SCORE = 0.99
 """A vector must find itself, or its equal, at least this near; even a compressed kind keeps that."""
 
 log = logging.getLogger("indexes")
+
+
+def kinds() -> dict[str, type[VectorIndex]]:
+    """Return every kind of index by the name that a segment's row keeps.
+
+    FAISS is loaded by the first call: 13 MB that a collection without segments, below the limit of the delta, can save.
+    """
+    from indexes.faiss_index import KINDS
+
+    return KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,7 @@ class Segments:
     """The segment files of one collection."""
 
     def __init__(self, store: Store, folder: Path, kind: str = "flat") -> None:
-        """`folder` is the collection's; new files are of `kind`, one of `indexes.faiss_index.KINDS`."""
+        """`folder` is the collection's; new files are of `kind`, one of `kinds()`."""
         self._store = store
         self._files = folder / "segments"
         self._lock_path = folder / "locks" / "build.lock"
@@ -101,11 +110,15 @@ class Segments:
         self, connection: Connection, head: Head, segments: Sequence[Segment], previous: Snapshot | None
     ) -> ExactIndex:
         dimensions, spec_id = head.spec.embedding.dimensions, head.embedding_spec_id
-        first, delta = last_row(segments) + 1, ExactIndex.empty(dimensions)
+        first, delta = last_row(segments) + 1, None
         if previous is not None and previous.segments == segments and previous.head.generation == head.generation:
             first, delta = previous.head.last_vector_id + 1, previous.delta
-        ids, vectors = store_vectors.read_vectors(connection, spec_id, dimensions, first, head.last_vector_id)
-        return delta.extended(ids, vectors) if len(ids) else delta
+        if delta is None:
+            # All rows go into one piece of memory: pieces that are outgrown would stay with the process.
+            delta = ExactIndex.empty(dimensions, room=2 * store_vectors.count_vectors(connection, spec_id, first - 1))
+        for ids, vectors in store_vectors.vector_batches(connection, spec_id, dimensions, first, head.last_vector_id):
+            delta = delta.extended(ids, vectors)
+        return delta
 
     def _load_or_read(self, connection: Connection, head: Head, segment: Segment) -> tuple[VectorIndex, bool]:
         """Load a file, or serve its rows from the store; say whether the file was whole."""
@@ -121,9 +134,9 @@ class Segments:
         path = self._files / segment.file
         if path.stat().st_size != segment.bytes or checksum(path) != segment.sha256:
             raise StoreDamaged("its checksum is another one")
-        if segment.kind not in KINDS:
+        if segment.kind not in kinds():
             raise StoreDamaged(f"this release has no index of kind {segment.kind}")
-        index: VectorIndex = KINDS[segment.kind].load(path)
+        index: VectorIndex = kinds()[segment.kind].load(path)
         if (index.size, index.dimensions) != (segment.rows, dimensions):
             raise StoreDamaged(f"it holds {index.size} rows of {index.dimensions} dimensions")
         return index
@@ -180,7 +193,8 @@ class Segments:
         name = f"{first}-{last}-{secrets.token_hex(4)}.{self._kind}"
         beside, path = self._files / f"{name}.tmp", self._files / name
         try:
-            KINDS[self._kind].build(ids, vectors).save(beside)
+            kind = kinds()[self._kind]
+            kind.build(ids, vectors).save(beside)
             descriptor = os.open(beside, os.O_RDWR)
             try:
                 os.fchmod(descriptor, 0o600)
@@ -189,7 +203,7 @@ class Segments:
                 os.close(descriptor)
             size, digest = beside.stat().st_size, checksum(beside)
             segment = Segment(ordinal, name, self._kind, len(ids), first, last, digest, size)
-            _try(KINDS[self._kind].load(beside), ids, vectors)
+            _try(kind.load(beside), ids, vectors)
             beside.rename(path)
             sync_folder(self._files)
         except OSError as error:

@@ -98,6 +98,7 @@ def _hits(
                 lexical=words.get(candidate.text_hash),
                 also=places.get(candidate.text_hash, ()),
                 marks=chunk.marks,
+                tokens=chunk.tokens,
             )
         )
     return tuple(hits)

@@ -55,6 +55,7 @@ class FoundChunk:
     end: int
     text: str
     marks: tuple[Mark, ...]
+    tokens: int
 
 
 def condition(where: Filter | None) -> Condition:
@@ -204,7 +205,8 @@ def chunks(connection: Connection, chunk_ids: Sequence[int]) -> dict[int, FoundC
     rows = gathered(
         connection,
         """SELECT json_group_array(json_array(
-               c.id, v.id, d.id, v.number, d.path, v.title, json(c.heading_path), c.page, c.start, c."end"))
+               c.id, v.id, d.id, v.number, d.path, v.title, json(c.heading_path), c.page, c.start, c."end",
+               c.tokens))
            FROM json_each(?) j CROSS JOIN chunk c ON c.id = j.value
            JOIN document_version v ON v.id = c.version_id JOIN document d ON d.id = v.document_id""",
         (asked,),
@@ -229,8 +231,9 @@ def chunks(connection: Connection, chunk_ids: Sequence[int]) -> dict[int, FoundC
             end=end,
             text=texts[version_id][start:end],
             marks=tuple(marks.get(chunk_id, ())),
+            tokens=tokens,
         )
-        for chunk_id, version_id, document_id, number, path, title, heading_path, page, start, end in rows
+        for chunk_id, version_id, document_id, number, path, title, heading_path, page, start, end, tokens in rows
     }
 
 

@@ -265,6 +265,8 @@ class Hit:
     also: tuple[Place, ...]
     marks: tuple[Mark, ...] = ()
     """Those that hold for [start, end); the first may begin before it."""
+    tokens: int | None = None
+    """Of `text` (cl100k_base), as counted when it was cut; None where that is not known."""
 
     def position_at(self, offset: int) -> Position | None:
         """Return where the text at `offset` stands in its file; None where the format has no positions."""

@@ -22,6 +22,8 @@ _MARGIN = 1.1
 """cl100k_base is not every model's vocabulary; the estimate is raised by a tenth."""
 _PER_MESSAGE = 4
 """Tokens that a message takes beside its text (OpenAI's cookbook, "How to count tokens with tiktoken": 3, and 1)."""
+_CLOSING_TOKENS = 6
+"""Most tokens of `</passage>` and the line ends beside it."""
 _HISTORY_SHARE = 0.25
 """Most of the budget that earlier turns may take: the answer stands on passages, not on what was said."""
 _FIELD_LENGTH = 200
@@ -56,15 +58,17 @@ def build(question: Question, result: SearchResult, budget_tokens: int, count: C
     passage is never cut. The first passage stays, whatever the budget: without it there is nothing to answer from.
     """
     asked = f"<question>\n{neutral(question.text)}\n</question>"
-    remaining = budget_tokens / _MARGIN - _size(INSTRUCTIONS, count) - _size(asked, count)
-    history, spent = _history(question.history, min(remaining, budget_tokens * _HISTORY_SHARE / _MARGIN), count)
-    passages, blocks = _passages(result.hits, remaining - spent, count)
+    fixed = _size(INSTRUCTIONS, count) + _size(asked, count)
+    room = budget_tokens / _MARGIN - fixed
+    history, told = _history(question.history, min(room, budget_tokens * _HISTORY_SHARE / _MARGIN), count)
+    passages, blocks, shown = _passages(result.hits, room - told, count)
     messages = (
         Message("system", INSTRUCTIONS),
         *history,
         Message("user", "\n\n".join([*blocks, asked])),
     )
-    tokens = math.ceil(_MARGIN * sum(_size(message.content, count) for message in messages))
+    # Parts that are joined have no more tokens together: each brings _PER_MESSAGE for the line ends between them.
+    tokens = math.ceil(_MARGIN * (fixed + told + shown))
     return Prompt(question.text, passages, messages, tokens, result.term_weights)
 
 
@@ -104,21 +108,23 @@ def _history(turns: Sequence[Turn], room: float, count: Callable[[str], int]) ->
 
 def _passages(
     hits: Sequence[Hit], room: float, count: Callable[[str], int]
-) -> tuple[tuple[Passage, ...], tuple[str, ...]]:
-    """Return the first hits that fit, numbered from 1, and their fenced texts."""
+) -> tuple[tuple[Passage, ...], tuple[str, ...], int]:
+    """Return the first hits that fit, numbered from 1, their fenced texts, and their size."""
     passages: list[Passage] = []
     blocks: list[str] = []
+    spent = 0
     for number, hit in enumerate(hits, start=1):
-        block = _block(number, hit)
-        room -= _size(block, count)
-        if room < 0 and passages:
+        block, size = _block(number, hit, count)
+        if spent + size > room and passages:
             break
         passages.append(Passage(number, hit))
         blocks.append(block)
-    return tuple(passages), tuple(blocks)
+        spent += size
+    return tuple(passages), tuple(blocks), spent
 
 
-def _block(number: int, hit: Hit) -> str:
+def _block(number: int, hit: Hit, count: Callable[[str], int]) -> tuple[str, int]:
+    """Return a passage in its fence, and its size."""
     header = [
         ("title", hit.title),
         ("path", hit.path),
@@ -127,7 +133,10 @@ def _block(number: int, hit: Hit) -> str:
         ("section", " > ".join(hit.heading_path)),
     ]
     lines = [f"{name}: {_field(value)}" for name, value in header if value]
-    return "\n".join([f'<passage number="{number}">', *lines, "text:", neutral(hit.text), "</passage>"])
+    opening, text = "\n".join([f'<passage number="{number}">', *lines, "text:\n"]), neutral(hit.text)
+    # The store knows the tokens of a chunk; counting them again would be most of the work here.
+    tokens = hit.tokens if hit.tokens is not None and text == hit.text else count(text)
+    return f"{opening}{text}\n</passage>", _size(opening, count) + tokens + _CLOSING_TOKENS
 
 
 def _field(value: str) -> str:

@@ -239,7 +239,7 @@ def test_a_failed_build_changes_nothing(folder, collection, source, failing, mon
         raise full
 
     with monkeypatch.context() as patched:
-        kind = generations.KINDS["flat"]
+        kind = generations.kinds()["flat"]
         if failing == "verify":
             wrong = ExactIndex.build(np.arange(5), np.eye(5, 8, dtype=np.float32))
             patched.setattr(kind, "load", classmethod(lambda *_: wrong))

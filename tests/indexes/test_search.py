@@ -31,6 +31,7 @@ def test_a_hit_carries_all_that_a_citation_needs(collection: Collection, source:
     assert (hit.rank, hit.document_id, hit.version, hit.path, hit.title) == (1, key, 1, "a", "Title")
     assert (hit.heading_path, hit.page) == (("Top", "Näher 🙂"), 2)
     assert hit.text == "bread two\n" == text[hit.start : hit.end]
+    assert hit.tokens == len(hit.text)  # what these chunks were said to have
     assert (hit.dense.rank, hit.lexical.rank) == (1, 1)
     assert hit.dense.score == pytest.approx(1, abs=1e-3)
     assert hit.lexical.score > 0

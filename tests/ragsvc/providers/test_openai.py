@@ -400,11 +400,8 @@ def test_a_trickle_ends_at_the_limit(fake: OpenAIFake) -> None:
     async def work(provider: OpenAIProvider) -> bytes:
         server = provider.server(fake.base_url, KEY)
         with server.failures("chat", "gpt-6-luna"):
-            return await server.send(
-                lambda client: client.chat.completions.with_raw_response.create(
-                    model="gpt-6-luna", messages=[{"role": "user", "content": "Hi"}], extra_body={"stream": True}
-                )
-            )
+            body = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+            return await server.send("/chat/completions", body)
 
     with pytest.raises(errors.UpstreamTimeout):
         use(work, timeout=0.3)
