@@ -14,11 +14,11 @@ def weighted_mean(
     """Fuse rankings of (item, score), each best first, into one; scores are from 0 to 1.
 
     Each leg's scores are stretched to 0 for its last item and 1 for its first; where all are equal, each is 1. An
-    item's score is the weighted mean of what the legs give it, 0 where a leg does not name it: a convex combination of min-max
-    normalised scores, as in Bruch, Gai and Ingber, "An analysis of fusion functions for hybrid retrieval", ACM TOIS 42
-    (1), 2023. It keeps what ranks throw away, by how much the first is better than the second. docs/quality.md has what
-    was measured. An item that a leg names twice counts where it stands first; a leg of weight 0 is left out. Equal
-    scores are ordered by the best rank in any leg, then by the first leg that has it.
+    item's score is the weighted mean of what the legs give it, 0 where a leg does not name it: a convex combination of
+    min-max normalised scores, as in Bruch, Gai and Ingber, "An analysis of fusion functions for hybrid retrieval", ACM
+    TOIS 42 (1), 2023. It keeps what ranks throw away, by how much the first is better than the second; docs/quality.md
+    has what was measured. An item that a leg names twice counts where it stands first; a leg of weight 0 is left out.
+    Equal scores are ordered by the best rank in any leg, then by the first leg that has it.
 
     Raises ValueError for weights that are not one per leg, negative or not finite, and for scores that are not finite
     or rise.
