@@ -241,8 +241,8 @@ class Collection:
         """Return at most `k` hits, best first: passages, each shown once with all its other places.
 
         `vector` has shape (dimensions,) and unit length; lexical search needs none. Scores are cosines (dense), BM25
-        (lexical) or fused reciprocal ranks (hybrid). `dense_weight` 0 takes the dense leg's vote away and still shows
-        its scores. Raises InvalidQuery.
+        (lexical) or the mean of both, each stretched to 0..1 (hybrid: `indexes.fusion`). `dense_weight` 0 takes the
+        dense leg's vote away and still shows its scores. Raises InvalidQuery.
         """
         asked = Query(query, vector, k, mode, where, dense_weight)
         with self._store.read() as connection:

@@ -7,7 +7,7 @@ import numpy as np
 
 from indexes import lexical, store_search, store_words
 from indexes.errors import InvalidQuery
-from indexes.fusion import reciprocal_rank
+from indexes.fusion import weighted_mean
 from indexes.generations import Snapshot
 from indexes.store import Connection
 from indexes.store_search import Candidate, Condition
@@ -15,8 +15,9 @@ from indexes.store_vectors import Head
 from indexes.types import Filter, FloatVector, Hit, LegScore, Mode, SearchResult
 
 _MODES = ("hybrid", "dense", "lexical")
-_LEAST_CANDIDATES = 50
-_CANDIDATES_PER_HIT = 4
+_LEAST_CANDIDATES = 100
+"""Of each leg, where no more than half as many hits are asked for: so the first hits are the same for every such k."""
+_CANDIDATES_PER_HIT = 2
 _GROWTH = 4
 """How many times more rows are asked for when too few of the nearest vectors belong to visible passages."""
 _UNIT_TOLERANCE = 1e-2
@@ -134,8 +135,8 @@ def _ranked(query: Query, dense: list[Candidate], words: list[Candidate]) -> lis
     """Return passages with their scores, best first, ties by path and start. One leg alone keeps its own scores."""
     if query.mode != "hybrid":
         return [(candidate, candidate.score) for candidate in (*dense, *words)]
-    legs = [[candidate.text_hash for candidate in leg] for leg in (dense, words)]
-    fused = reciprocal_rank(legs, (query.dense_weight, 1.0))
+    legs = [[(candidate.text_hash, candidate.score) for candidate in leg] for leg in (dense, words)]
+    fused = weighted_mean(legs, (query.dense_weight, 1.0))
     # The dense leg chooses the place that is shown, where it votes: it has read title and headings.
     shown = {candidate.text_hash: candidate for candidate in words}
     if query.dense_weight:

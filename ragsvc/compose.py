@@ -25,7 +25,7 @@ from ragsvc.retrieval import Retrieval
 from ragsvc.service import Service
 from ragsvc.service_store import ServiceStore
 from ragsvc.settings import LOCAL_MODEL, Settings
-from ragsvc.specs import new_spec
+from ragsvc.specs import new_spec, reach
 from ragsvc.types import Readiness, Role
 
 if TYPE_CHECKING:
@@ -87,10 +87,13 @@ class House:
         for name in self.library.names():
             collection = self.library.open(name)
             generations[name] = collection.generation
+            spec = collection.spec.embedding
             try:
-                self.embedder_for(collection.spec.embedding)
+                self.embedder_for(spec)
             except ConfigurationError as error:
                 degraded.append(f"collection {name} is searched by words alone: {error}")
+            if (limits := reach(spec.model)) is not None:
+                degraded.append(f"collection {name}: {limits}")
         model = self.library.open("default").spec.embedding.model
         embedding = "local" if model == LOCAL_MODEL else "openai"
         if self.settings.moderation == "off":

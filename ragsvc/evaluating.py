@@ -114,10 +114,9 @@ def _print(outcome: Evaluation) -> None:
         terminal.print_line(_row(name, width, means, _compared(outcome.comparisons, name)))
     terminal.print_line(_row("search, median ms", width, [f"{outcome.search_ms[leg]:.1f}" for leg in legs], ""))
     if outcome.without_vote:
-        terminal.print_line(
-            f"{outcome.without_vote:,} queries are in a script that {outcome.spec.embedding.model} does not know: "
-            "words alone order their hybrid hits"
-        )
+        count = f"{outcome.without_vote:,} {'query is' if outcome.without_vote == 1 else 'queries are'}"
+        model = outcome.spec.embedding.model
+        terminal.print_line(f"{count} in a script that {model} does not know: ordered by words alone in hybrid")
 
 
 def _row(name: str, width: int, cells: Sequence[str], end: str) -> str:

@@ -184,7 +184,8 @@ def _opened(settings: Settings, folder: Path, spec: IndexSpec, *, words_only: bo
     home = settings.data_dir / "evaluations" / _key(str(folder))
     embedding = "words" if words_only else _key(repr(spec.embedding))
     mine = home / f"{spec.chunks.tokens}-{spec.chunks.overlap}-{spec.chunks.chunker}-{embedding}"
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for part in (home.parent, home):
+        part.mkdir(mode=0o700, exist_ok=True)
     try:
         collection = _EvaluationCollection.open(mine, delta_rows=settings.delta_rows)
     except StoreNotFound:

@@ -64,17 +64,13 @@ class LabelledSet:
 def load(folder: Path) -> LabelledSet:
     """Read a labelled set. Raises BadRequest that names the file and the line, and what is wrong there."""
     if not folder.is_dir():
-        raise BadRequest(
-            f"{folder} is no folder; a labelled set is a folder with corpus.jsonl, queries.jsonl, qrels.tsv"
-        )
+        raise BadRequest(f"{folder} is no folder; a labelled set is a folder with {_FILES}")
     folder = folder.resolve()
     corpus = _by_id(folder / "corpus.jsonl", LabelledText)
     queries = _by_id(folder / "queries.jsonl", LabelledQuery)
     qrels = _qrels(folder / "qrels.tsv", corpus, queries)
     if not qrels:
-        raise BadRequest(
-            f"{folder / 'qrels.tsv'} names no relevant document (score above 0): there is nothing to measure"
-        )
+        raise BadRequest(f"{folder / 'qrels.tsv'} has no score above 0: there is nothing to measure")
     spans = folder / "spans.jsonl"
     return LabelledSet(folder, corpus, queries, qrels, _spans(spans, corpus, queries) if spans.exists() else {})
 

@@ -55,6 +55,13 @@ def _shortens(model: str) -> bool:
     return model.startswith("text-embedding-3-") or model not in DIMENSIONS
 
 
+def reach(model: str) -> str | None:
+    """Say what a model's vectors can't be trusted for, if that is known: they then have no vote in a hybrid search."""
+    if model != LOCAL_MODEL:
+        return None
+    return f"{model} knows English and Latin letters: queries in another script are ranked by words alone"
+
+
 def check_agrees(settings: Settings, spec: IndexSpec, name: str) -> None:
     """Raise ConfigurationError when a setting that was made explicitly differs from the collection's spec."""
     wanted = {

@@ -16,6 +16,7 @@ from indexes.types import CollectionStatus, DocumentInfo, Hit, SearchResult
 from ingest.types import IngestEvent, OnEvent, Rejection, ignore
 from ragsvc.indexing import IndexOutcome
 from ragsvc.settings import LOCAL_MODEL, Settings
+from ragsvc.specs import reach
 from ragsvc.types import Answer, Citation, Role
 
 _SHOWN_REJECTIONS = 20
@@ -253,13 +254,13 @@ def status_json(settings: Settings, status: CollectionStatus, name: str) -> dict
     """Return a collection's figures and every setting, secrets masked."""
     roles: tuple[Role, ...] = ("embedding", "chat", "moderation")
     kept = status.spec.embedding.model
-    note = None
+    notes = [reach(kept)]
     if kept == LOCAL_MODEL and settings.has_openai("embedding"):
-        note = f"a key is set, but {name} was embedded locally and stays so: `ragsvc reembed` will change that"
+        notes.append(f"a key is set, but {name} was embedded locally and stays so: `ragsvc reembed` will change that")
     return {
         "collection": collection_json(name, status),
         "provider": {role: settings.provider_of(role) for role in roles},
-        "note": note,
+        "note": "; ".join(filter(None, notes)) or None,
         "settings": settings.shown(),
     }
 

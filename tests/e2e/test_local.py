@@ -111,10 +111,11 @@ def test_documents_are_listed_shown_and_read_over_http(docs, server):
 
 
 def test_the_server_says_what_it_is(server):
-    """/healthz, /readyz and /schema answer, and readiness names provider and moderation."""
+    """/healthz, /readyz and /schema answer; readiness names the provider and what its model can't read."""
     assert server.request("GET", "/healthz")[0] == 200
     ready = server.json("GET", "/readyz")
     assert "local" in json.dumps(ready)
+    assert any("another script" in note for note in ready["degraded"])
     assert {"/ask", "/search", "/documents"} <= set(server.json("GET", "/schema")["paths"])
 
 

@@ -420,6 +420,20 @@ def test_vectors_are_kept_once_under_their_spec(collection: Collection) -> None:
     assert collection.status().vectors == 4
 
 
+def test_vectors_are_read_by_the_hashes_of_their_texts(collection: Collection) -> None:
+    """Those that are stored under the spec come back, as they are stored; others, and other specs', do not."""
+    keys = [bytes([n]) * 32 for n in range(5)]
+    other = replace(EMBEDDING, template="other")
+    collection.add_vectors(EMBEDDING, keys[:3], vectors_of(keys[:3]))
+    collection.add_vectors(other, keys[3:], vectors_of(keys[3:]))
+    found = collection.vectors(EMBEDDING, [*keys[1:], keys[1]])
+    assert set(found) == set(keys[1:3])
+    for key, vector in found.items():
+        assert vector == pytest.approx(stored(vector_of(key)), abs=1e-6)
+    assert set(collection.vectors(other, keys)) == set(keys[3:])
+    assert collection.vectors(replace(EMBEDDING, model="never-seen"), keys) == {}
+
+
 @pytest.mark.parametrize(
     "rows",
     [

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from indexes.lexical import (
     COLUMN_WEIGHTS,
+    MAX_HEADING,
     MAX_IDENTIFIERS,
     MAX_TERMS,
     MAX_WORD,
@@ -22,6 +23,7 @@ from indexes.lexical import (
     body,
     exact,
     expression,
+    headed,
     vocabulary_term,
     words,
 )
@@ -95,6 +97,14 @@ def scratch() -> Table:
 def test_what_is_a_word(text, expected):
     """Words are folded, scripts without spaces give pairs, everything else parts words."""
     assert words(text) == expected
+
+
+def test_headings_are_words_of_their_slices():
+    """Title and headings stand before the slice, each once, cut where they are endless; words do not grow together."""
+    assert headed("Pumps", ("Pumps", "Winter"), "Drain it.") == "Pumps\nWinter\nDrain it."
+    assert words(headed("", (), "one")) == ["one"]
+    assert words(headed("资", ("料",), "库")) == ["资", "料", "库"]
+    assert len(headed("x" * 10_000, ("y" * 10_000,), "")) == 2 * MAX_HEADING + 2
 
 
 def test_a_whole_text_is_kept_after_nul():

@@ -35,8 +35,35 @@ def test_a_hit_carries_all_that_a_citation_needs(collection: Collection, source:
     assert (hit.dense.rank, hit.lexical.rank) == (1, 1)
     assert hit.dense.score == pytest.approx(1, abs=1e-3)
     assert hit.lexical.score > 0
-    assert hit.score == pytest.approx(2 / 61)
+    assert hit.score == pytest.approx(1)
     assert (result.hits[1].text, result.hits[1].lexical) == (text[: hit.start], None)
+
+
+def test_words_of_titles_and_headings_find_a_passage(collection: Collection, source: Source) -> None:
+    """A slice is found by its document's title and its headings, weighed with its own words, and no longer afterwards.
+
+    A word that stands in the heading and in the slice counts twice.
+    """
+    one, two = upsert("a", "apple one\n", title="Frost"), upsert("b", "frost two\n", title="Frost")
+    keys = put(collection, source, one, two)
+    titled = collection.search("frost", None, 5, "lexical")
+    assert [hit.path for hit in titled.hits] == ["b", "a"]
+    assert [hit.path for hit in collection.search("näher apple", None, 5, "lexical").hits] == ["a", "b"]
+    assert titled.term_weights["frost"] < collection.search("apple", None, 5, "lexical").term_weights["apple"]
+    put(collection, source, upsert("a", "apple one\n", (keys["a"], 1), title="Drum"))
+    assert [hit.path for hit in collection.search("frost", None, 5, "lexical").hits] == ["b"]
+
+
+def test_the_first_hits_do_not_depend_on_how_many_are_asked_for(collection: Collection, source: Source) -> None:
+    """The first hits of a hybrid search are the same, with the same scores, for every k up to 50."""
+    lines = [f"apple {'bread ' * (n % 7)}{n}\n" for n in range(300)]
+    put(collection, source, upsert("a", "".join(lines)))
+    ranked = [
+        [(hit.text, hit.score) for hit in collection.search("apple bread", vector_of(b"any query"), k, "hybrid").hits]
+        for k in (1, 8, 50)
+    ]
+    assert ranked[2][:8] == ranked[1]
+    assert ranked[1][:1] == ranked[0]
 
 
 def test_dense_scores_are_cosines_of_the_stored_vectors(collection: Collection, source: Source) -> None:
@@ -165,7 +192,7 @@ def test_the_dense_vote_can_be_taken_away(collection: Collection, source: Source
     hits = collection.search("bread", query_vector("apple\n"), 3, "hybrid", dense_weight=0.0).hits
     assert [hit.text for hit in hits] == ["bread\n"]
     assert hits[0].dense.rank > 1
-    assert hits[0].score == pytest.approx(1 / 61)
+    assert hits[0].score == pytest.approx(1)
     assert len(collection.search("bread", query_vector("apple\n"), 3, "hybrid", dense_weight=0.1).hits) == 3
 
 

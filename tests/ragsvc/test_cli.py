@@ -12,7 +12,7 @@ import ragsvc.errors
 from ragsvc import cli
 from tests.e2e.processes import ROOT
 
-COMMANDS = ["index", "search", "ask", "serve", "status"] + [
+COMMANDS = ["index", "search", "ask", "serve", "status", "evaluate"] + [
     f"{group} {command}"
     for group, commands in {
         "documents": ("list", "show", "remove"),

@@ -5,7 +5,7 @@ import pytest
 from indexes.types import ChunkSpec, EmbeddingSpec, IndexSpec
 from ragsvc.errors import ConfigurationError
 from ragsvc.settings import Settings
-from ragsvc.specs import check_agrees, new_spec
+from ragsvc.specs import check_agrees, new_spec, reach
 
 
 def _settings(**fields: object) -> Settings:
@@ -56,3 +56,9 @@ def test_only_explicit_settings_are_compared():
         check_agrees(_settings(embedding_dimensions=512, chunk_overlap=16), spec, "papers")
     for word in ("512", "1536", "16", "32", "papers", "reembed"):
         assert word in str(raised.value)
+
+
+def test_what_a_model_does_not_know_is_said():
+    """The local model's reach is told in a sentence; of other models nothing is known."""
+    assert "another script" in reach("all-MiniLM-L6-v2")
+    assert reach("text-embedding-3-small") is None
