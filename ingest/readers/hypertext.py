@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from ingest.errors import Rejected
-from ingest.readers.decoding import clean, decode
+from ingest.readers.decoding import Decoded, clean, decode
 from ingest.readers.sections import Heading, by_headings, first_heading
 from ingest.types import Document
 
@@ -50,14 +50,10 @@ _ENDING_SPACES = (" ", "\t", "\n", "\r", "\f")
 
 def read(data: bytes, content_type: str) -> Document:
     """Read HTML; the title is `<title>`, else the first heading. Raises Rejected `encoding` or `limit`."""
-    declared = _DECLARED.search(data, 0, _DECLARED_WITHIN)
-    label = (declared[1] or declared[2]).decode("ascii") if declared else ""
-    decoded = decode(data, label)
-    _require_shallow(decoded.text)
-    tree = LexborHTMLParser(decoded.text)
-    page = _Page()
-    if tree.root is not None:
-        _walk(tree.root, page)
+    decoded = decode_page(data)
+    tree = parse(decoded.text)
+    page = Page()
+    page.take(tree)
     text = page.text()
     return Document(
         text=text,
@@ -67,6 +63,18 @@ def read(data: bytes, content_type: str) -> Document:
         metadata=decoded.metadata,
         reader=f"{NAME}-{VERSION}",
     )
+
+
+def decode_page(data: bytes) -> Decoded:
+    """Decode a page by what it declares. Raises Rejected `encoding` or `limit`."""
+    declared = _DECLARED.search(data, 0, _DECLARED_WITHIN)
+    return decode(data, (declared[1] or declared[2]).decode("ascii") if declared else "")
+
+
+def parse(text: str) -> LexborHTMLParser:
+    """Parse a page. Raises Rejected `limit` for one nested too deeply."""
+    _require_shallow(text)
+    return LexborHTMLParser(text)
 
 
 def _require_shallow(text: str) -> None:
@@ -93,7 +101,7 @@ def _title(tree: LexborHTMLParser) -> str:
     return " ".join(clean(inner.text_content or "").split())[:300] if inner else ""
 
 
-def _walk(root: LexborNode, page: "_Page") -> None:
+def _walk(root: LexborNode, page: "Page") -> None:
     """Visit the nodes in order, in a loop: a page may be nested deeper than Python's stack."""
     node: LexborNode | None = root
     while node is not None:
@@ -110,17 +118,26 @@ def _walk(root: LexborNode, page: "_Page") -> None:
 
 
 @dataclass
-class _Page:
+class Page:
     """The text so far. Separators are written when something follows them, so that none ends the text."""
 
     headings: list[Heading] = field(default_factory=list)
+    length: int = 0
+    """Characters so far."""
     _pieces: list[str] = field(default_factory=list)
-    _length: int = 0
     _separator: str = ""
     _preformatted: int = 0
     _heading: tuple[int, int] | None = None
     """Offset and piece where the open heading's text starts; None before its first character."""
     _in_heading: bool = False
+
+    def take(self, tree: LexborHTMLParser) -> int:
+        """Add a page's visible text, behind a blank line; return where it starts, if there is any."""
+        self._part("\n\n")
+        start = self.length + len(self._separator) if self._pieces else 0
+        if tree.root is not None:
+            _walk(tree.root, self)
+        return start
 
     def text(self) -> str:
         """Return what was collected."""
@@ -182,12 +199,12 @@ class _Page:
     def _write(self, words: str) -> None:
         if self._pieces:
             self._pieces.append(self._separator)
-            self._length += len(self._separator)
+            self.length += len(self._separator)
         self._separator = ""
         if self._in_heading and self._heading is None:
-            self._heading = (self._length, len(self._pieces))
+            self._heading = (self.length, len(self._pieces))
         self._pieces.append(words)
-        self._length += len(words)
+        self.length += len(words)
 
 
 def _unseen(node: LexborNode) -> bool:

@@ -4,8 +4,23 @@ from pathlib import PurePosixPath
 from types import ModuleType
 
 from ingest.errors import Rejected
-from ingest.readers import hypertext, json_text, markdown, pdf, plain_text, restructuredtext, source_code, tables
-from ingest.readers.content_types import HTML, PDF, named, signature, sniff
+from ingest.readers import (
+    containers,
+    epub,
+    hypertext,
+    json_text,
+    markdown,
+    opendocument,
+    pdf,
+    plain_text,
+    restructuredtext,
+    slides,
+    source_code,
+    tables,
+    word,
+    workbook,
+)
+from ingest.readers.content_types import HTML, OLE2, PDF, ZIP, named, signature, sniff
 from ingest.readers.decoding import MAX_CHARACTERS, has_words
 from ingest.types import Document
 
@@ -19,8 +34,17 @@ _READERS: dict[str, ModuleType] = {
     "text/tab-separated-values": tables,
     "application/json": json_text,
     "application/x-ndjson": json_text,
+    containers.DOCX: word,
+    containers.PPTX: slides,
+    containers.XLSX: workbook,
+    containers.ODT: opendocument,
+    containers.ODP: opendocument,
+    containers.ODS: opendocument,
+    containers.EPUB: epub,
 }
 """Every other type that `sniff` knows is source code."""
+_BY_BYTES = frozenset(module.NAME for module in (pdf, word, slides, workbook, opendocument, epub))
+"""Readers of what is told by its bytes, under any name."""
 _VERSIONS = {module.NAME: str(module.VERSION) for module in (*_READERS.values(), source_code)}
 
 
@@ -43,7 +67,7 @@ def read(path: str, data: bytes) -> Document:
     except Exception as error:  # the reason must not carry the document's text, so the error's name has to do
         raise Rejected("crash", f"the reader failed ({type(error).__name__})") from error
     if not words:
-        raise Rejected("no_text", "nothing but white space and control characters")
+        raise Rejected("empty", "nothing but white space and control characters")
     if len(document.text) > MAX_CHARACTERS:
         raise Rejected("limit", f"{len(document.text):,} characters, the limit is {MAX_CHARACTERS:,}")
     return document
@@ -52,12 +76,13 @@ def read(path: str, data: bytes) -> Document:
 def is_current(path: str, reader: str) -> bool:
     """Whether a document at `path` that `reader` (name and version) made would be made by the same one today.
 
-    Judged without the bytes: under a text's name the name decides on the reader; PDF is told by its bytes under any.
+    Judged without the bytes: under a text's name the name decides on the reader; PDF, office documents and books are
+    told by their bytes under any.
     """
     name, _, version = reader.rpartition("-")
     if _VERSIONS.get(name) != version:
         return False
-    if name == pdf.NAME or PurePosixPath(path).suffix.lower() == ".pdf":
+    if name in _BY_BYTES or PurePosixPath(path).suffix.lower() == ".pdf":
         return True
     content_type = named(path)
     return content_type is not None and name == _reader(content_type).NAME
@@ -68,9 +93,16 @@ def _reader(content_type: str) -> ModuleType:
 
 
 def _kind(path: str, data: bytes) -> str:
-    if kind := signature(data):
+    kind = signature(data)
+    if kind == ZIP:
+        return containers.describe_zip(data)
+    if kind == OLE2:
+        return containers.describe_ole2(data)
+    if kind:
         return kind
     if named(path):
         return "binary content under the name of a text"
     suffix = PurePosixPath(path).suffix
+    if suffix.lower()[1:] in containers.BY_SUFFIX:
+        return f"no {suffix[1:].upper()} file, whatever its name says"
     return f"no reader for {suffix} files" if suffix else "no reader for this kind of file"

@@ -1,0 +1,61 @@
+"""Office Open XML packages (DOCX, PPTX, XLSX): what the libraries that read them are given.
+
+It is a copy in memory that holds the XML parts alone, checked, inflated and within bounds; pictures, sound and
+macros are empty. The strict form (ISO/IEC 29500) is given the names of the usual one, and relations to parts that are
+not there are left out, since the libraries know neither.
+"""
+
+import io
+import posixpath
+import re
+import zipfile
+from typing import Final
+from xml.etree import ElementTree as ET
+
+from ingest.readers import xml_parts
+from ingest.readers.archive import Archive
+
+_XML: Final = (".xml", ".rels")
+_RELATIONS: Final = ".rels"
+_STRICT: Final = re.compile(rb"http://purl\.oclc\.org/ooxml/(\w+)/")
+_USUAL: Final = rb"http://schemas.openxmlformats.org/\1/2006/"
+
+
+class Package:
+    """A package that was checked. `stream` is the copy for a library."""
+
+    def __init__(self, data: bytes, kind: str, *, streamed: str = "") -> None:
+        """Check and copy. Parts in the folder `streamed` may have MAX_STREAMED_TAGS, others MAX_TAGS.
+
+        Raises Rejected `damaged`, `limit` or `password`.
+        """
+        archive = Archive(data, kind)
+        self.archive = archive
+        self.stream = io.BytesIO()
+        with zipfile.ZipFile(self.stream, "w") as copy:
+            for name in archive.names:
+                part = _part(archive, name, kind) if name.endswith(_XML) else b""
+                long = streamed and name.startswith(streamed)
+                xml_parts.require_few_tags(part, xml_parts.MAX_STREAMED_TAGS if long else xml_parts.MAX_TAGS)
+                copy.writestr(zipfile.ZipInfo(name), part)
+        self.stream.seek(0)
+
+
+def _part(archive: Archive, name: str, kind: str) -> bytes:
+    part = _STRICT.sub(_USUAL, xml_parts.plain(archive.read(name), kind))
+    return _sound(archive, name, part, kind) if name.endswith(_RELATIONS) else part
+
+
+def _sound(archive: Archive, name: str, part: bytes, kind: str) -> bytes:
+    """Leave out the relations of a part to parts that are not there."""
+    root = xml_parts.tree(part, kind)
+    folder = posixpath.dirname(posixpath.dirname(name))
+    dangling = [
+        relation
+        for relation in root
+        if relation.get("TargetMode") != "External"
+        and posixpath.normpath(posixpath.join("/", folder, relation.get("Target", "")))[1:] not in archive
+    ]
+    for relation in dangling:
+        root.remove(relation)
+    return ET.tostring(root) if dangling else part

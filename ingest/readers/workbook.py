@@ -1,0 +1,121 @@
+"""XLSX, through openpyxl: sheet by sheet, a line for each row with its cells in order, empty ones left out.
+
+Formulas stand as the values they had when the file was saved. Each sheet is a section under its name, and a mark says
+sheet and row of each line. Hidden sheets are left out, and counted; hidden rows and columns are read.
+"""
+
+import datetime as dt
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any, Final
+
+from ingest.errors import Rejected
+from ingest.readers.archive import reading
+from ingest.readers.flow import BLOCK, CELL, LINE, Flow
+from ingest.readers.office import Package
+from ingest.readers.titles import authored
+from ingest.types import Document
+
+NAME = "xlsx"
+VERSION = 1
+
+MAX_CELLS: Final = 20_000_000
+"""Cells that are looked at. A row is as wide as its last cell, and one that the file leaves out counts as well."""
+_ROW: Final = 10
+"""What a row costs besides its cells."""
+
+_KIND: Final = "Excel workbook"
+_SHEETS: Final = "xl/worksheets/"
+_MIDNIGHT: Final = dt.time()
+_NO_NAME: Final = re.compile(
+    r"(?:sheet|tabelle|feuil|hoja|foglio|planilha|blad|ark|arkusz|list|лист|工作表|シート)\W*\d*", re.IGNORECASE
+)
+
+
+def read(data: bytes, content_type: str) -> Document:
+    """Read an XLSX. Raises Rejected: `password`, `damaged`, `empty`, `no_text` (pictures only), `limit`."""
+    package = Package(data, _KIND, streamed=_SHEETS)
+    flow = Flow()
+    hidden = 0
+    with reading(_KIND), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        workbook = _open(package)
+        budget = _Budget()
+        for sheet in workbook.worksheets:
+            if sheet.sheet_state == "visible":
+                _read_sheet(flow, sheet, budget)
+            else:
+                hidden += 1
+    if not flow.length:
+        raise package.archive.without_text()
+    heading = flow.first_heading()
+    return Document(
+        text=flow.text,
+        sections=flow.sections(),
+        content_type=content_type,
+        title=authored(str(workbook.properties.title or "")) or ("" if _NO_NAME.fullmatch(heading) else heading),
+        metadata={"hidden_sheets": hidden} if hidden else {},
+        reader=f"{NAME}-{VERSION}",
+        marks=tuple(flow.marks),
+    )
+
+
+def _open(package: Package) -> Any:
+    import openpyxl
+
+    return openpyxl.load_workbook(package.stream, read_only=True, data_only=True, keep_links=False)
+
+
+class _Budget:
+    """Cells that may still be looked at."""
+
+    def __init__(self) -> None:
+        self._left = MAX_CELLS
+
+    def spend(self, cells: int) -> None:
+        self._left -= _ROW + cells
+        if self._left < 0:
+            raise Rejected("limit", f"more than {MAX_CELLS:,} cells")
+
+
+def _read_sheet(flow: Flow, sheet: Any, budget: _Budget) -> None:
+    """Add a sheet's rows as lines, with a blank line where rows are empty."""
+    sheet.reset_dimensions()  # what a file says of its size is often wrong
+    last = 0
+    for number, cells in enumerate(sheet.iter_rows(), 1):
+        budget.spend(len(cells))
+        line = CELL.join(_shown(cells))
+        if not line:
+            continue
+        if not last:
+            flow.mark({"sheet": sheet.title})
+            flow.heading(1, sheet.title)
+        flow.mark({"sheet": sheet.title, "row": number})
+        flow.add(line, LINE if last == number - 1 and last else BLOCK)
+        last = number
+
+
+def _shown(cells: Any) -> Iterator[str]:
+    """Yield what the cells show, without the empty ones."""
+    for cell in cells:
+        value = cell.value
+        if value is not None and (words := " ".join(_show(value, cell).split())):
+            yield words
+
+
+def _show(value: Any, cell: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, (int, float)):
+        if "%" not in cell.number_format and isinstance(value, int):
+            return str(value)
+        # 15 digits are what the program computes with; more are noise such as 0.30000000000000004.
+        return f"{value * 100:.15g}%" if "%" in cell.number_format else f"{value:.15g}"
+    if isinstance(value, dt.datetime):
+        return value.date().isoformat() if value.time() == _MIDNIGHT else value.isoformat(" ", "seconds")
+    if isinstance(value, (dt.date, dt.time)):
+        return value.isoformat()
+    return str(value)
