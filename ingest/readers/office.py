@@ -16,6 +16,7 @@ from ingest.readers import xml_parts
 from ingest.readers.archive import Archive
 
 _XML: Final = (".xml", ".rels")
+_FOREIGN: Final = "customXml/"  # other programs' data, in whatever form
 _RELATIONS: Final = ".rels"
 _STRICT: Final = re.compile(rb"http://purl\.oclc\.org/ooxml/(\w+)/")
 _USUAL: Final = rb"http://schemas.openxmlformats.org/\1/2006/"
@@ -34,7 +35,8 @@ class Package:
         self.stream = io.BytesIO()
         with zipfile.ZipFile(self.stream, "w") as copy:
             for name in archive.names:
-                part = _part(archive, name, kind) if name.endswith(_XML) else b""
+                read = name.endswith(_XML) and not name.startswith(_FOREIGN)
+                part = _part(archive, name, kind) if read else b""
                 long = streamed and name.startswith(streamed)
                 xml_parts.require_few_tags(part, xml_parts.MAX_STREAMED_TAGS if long else xml_parts.MAX_TAGS)
                 copy.writestr(zipfile.ZipInfo(name), part)

@@ -22,7 +22,7 @@ from ingest.readers import (
 )
 from ingest.readers.content_types import HTML, OLE2, PDF, ZIP, named, signature, sniff
 from ingest.readers.decoding import MAX_CHARACTERS, has_words
-from ingest.types import Document
+from ingest.types import Document, RejectionReason
 
 _READERS: dict[str, ModuleType] = {
     PDF: pdf,
@@ -67,7 +67,8 @@ def read(path: str, data: bytes) -> Document:
     except Exception as error:  # the reason must not carry the document's text, so the error's name has to do
         raise Rejected("crash", f"the reader failed ({type(error).__name__})") from error
     if not words:
-        raise Rejected("empty", "nothing but white space and control characters")
+        reason: RejectionReason = "no_text" if content_type == PDF else "empty"
+        raise Rejected(reason, "nothing but white space and control characters")
     if len(document.text) > MAX_CHARACTERS:
         raise Rejected("limit", f"{len(document.text):,} characters, the limit is {MAX_CHARACTERS:,}")
     return document

@@ -30,8 +30,10 @@ def plain(xml: bytes, kind: str) -> bytes:
     if xml.startswith(_UTF16_MARKS):
         with reading(kind):
             xml = _DECLARATION.sub("", xml.decode("utf-16"), count=1).encode()
-    declared = _ENCODING.match(xml.removeprefix(b"\xef\xbb\xbf"))
-    if (declared and not _TRANSPARENT.fullmatch(declared[1])) or b"\0" in xml[:64]:
+    beginning = xml[:1000].removeprefix(b"\xef\xbb\xbf").lstrip()
+    declared = _ENCODING.match(beginning)
+    # What begins otherwise may be EBCDIC or UTF-32, which a parser tells by the first bytes.
+    if beginning[:1] not in (b"<", b"") or b"\0" in beginning or (declared and not _TRANSPARENT.fullmatch(declared[1])):
         raise Rejected("damaged", f"its XML is in an encoding that no {kind} is in")
     if _DOCUMENT_TYPE in xml:
         raise Rejected("damaged", f"its XML declares a document type, which no {kind} does; it is not read")
