@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 from ingest.readers import xml_parts
 from ingest.readers.archive import Archive
 
-_XML: Final = (".xml", ".rels")
+_XML: Final = ".xml"
 _FOREIGN: Final = "customXml/"  # other programs' data, in whatever form
 _RELATIONS: Final = ".rels"
 _STRICT: Final = re.compile(rb"http://purl\.oclc\.org/ooxml/(\w+)/")
@@ -35,7 +35,7 @@ class Package:
         self.stream = io.BytesIO()
         with zipfile.ZipFile(self.stream, "w") as copy:
             for name in archive.names:
-                read = name.endswith(_XML) and not name.startswith(_FOREIGN)
+                read = name.endswith(_RELATIONS) or (name.endswith(_XML) and not name.startswith(_FOREIGN))
                 part = _part(archive, name, kind) if read else b""
                 long = streamed and name.startswith(streamed)
                 xml_parts.require_few_tags(part, xml_parts.MAX_STREAMED_TAGS if long else xml_parts.MAX_TAGS)

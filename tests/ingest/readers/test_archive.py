@@ -1,5 +1,4 @@
 import struct
-import time
 import tracemalloc
 import zipfile
 
@@ -33,13 +32,11 @@ def test_members_are_read_by_name() -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_inflated() -> None:
-    """300 MB of blanks in 300 kB are `limit`, by the table of contents alone: no second and no memory is spent."""
+    """300 MB of blanks in 300 kB are `limit`, by the table of contents alone, and no memory is spent on them."""
     data = changed(word_file(WORDS), word__document=BOMB)
     assert len(data) < 400_000
     tracemalloc.start()
-    started = time.process_time()
     assert reason_of("a.docx", data) == "limit"
-    assert time.process_time() - started < 5  # inflating alone takes about one; this takes milliseconds
     assert tracemalloc.get_traced_memory()[1] < 20_000_000
     tracemalloc.stop()
 
