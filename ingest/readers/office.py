@@ -9,15 +9,21 @@ import io
 import posixpath
 import re
 import zipfile
+from collections.abc import Callable
 from typing import Final
 from xml.etree import ElementTree as ET
 
+from ingest.errors import Rejected
 from ingest.readers import xml_parts
 from ingest.readers.archive import Archive
+from ingest.readers.titles import authored
 
 _XML: Final = ".xml"
 _FOREIGN: Final = "customXml/"  # other programs' data, in whatever form
 _RELATIONS: Final = ".rels"
+_PROPERTIES: Final = "docProps/core.xml"
+_OTHER_PROPERTIES: Final = ".psmdcp"  # as .NET names them
+_TITLE: Final = "{http://purl.org/dc/elements/1.1/}title"
 _STRICT: Final = re.compile(rb"http://purl\.oclc\.org/ooxml/(\w+)/")
 _USUAL: Final = rb"http://schemas.openxmlformats.org/\1/2006/"
 
@@ -25,22 +31,36 @@ _USUAL: Final = rb"http://schemas.openxmlformats.org/\1/2006/"
 class Package:
     """A package that was checked. `stream` is the copy for a library."""
 
-    def __init__(self, data: bytes, kind: str, *, streamed: str = "") -> None:
-        """Check and copy. Parts in the folder `streamed` may have MAX_STREAMED_TAGS, others MAX_TAGS.
+    def __init__(
+        self, data: bytes, kind: str, *, streamed: str = "", slim: Callable[[str, bytes], bytes] | None = None
+    ) -> None:
+        """Check and copy. Parts in the folder `streamed` may have MAX_STREAMED_TAGS, others MAX_TAGS. `slim`
+        makes of a part, by its name, what of it is wanted.
 
         Raises Rejected `damaged`, `limit` or `password`.
         """
         archive = Archive(data, kind)
         self.archive = archive
         self.stream = io.BytesIO()
+        self._kind = kind
         with zipfile.ZipFile(self.stream, "w") as copy:
             for name in archive.names:
                 read = name.endswith(_RELATIONS) or (name.endswith(_XML) and not name.startswith(_FOREIGN))
                 part = _part(archive, name, kind) if read else b""
                 long = streamed and name.startswith(streamed)
                 xml_parts.require_few_tags(part, xml_parts.MAX_STREAMED_TAGS if long else xml_parts.MAX_TAGS)
-                copy.writestr(zipfile.ZipInfo(name), part)
+                copy.writestr(zipfile.ZipInfo(name), slim(name, part) if slim else part)
         self.stream.seek(0)
+
+    def title(self) -> str:
+        """Return the title that an author wrote, or ""."""
+        for name in self.archive.names:
+            if name == _PROPERTIES or name.endswith(_OTHER_PROPERTIES):
+                try:
+                    return authored(xml_parts.tree(self.archive.read(name), self._kind).findtext(_TITLE) or "")
+                except Rejected:  # a document whose properties can't be read is a document
+                    return ""
+        return ""
 
 
 def _part(archive: Archive, name: str, kind: str) -> bytes:

@@ -10,7 +10,6 @@ from typing import Any, Final
 from ingest.readers.archive import reading
 from ingest.readers.flow import Flow
 from ingest.readers.office import Package
-from ingest.readers.titles import authored
 from ingest.types import Document
 
 NAME = "pptx"
@@ -46,7 +45,7 @@ def read(data: bytes, content_type: str) -> Document:
         text=flow.text,
         sections=flow.sections(),
         content_type=content_type,
-        title=_title(opened) or flow.first_heading(),
+        title=package.title() or flow.first_heading(),
         metadata={"slides": len(slides)},
         reader=f"{NAME}-{VERSION}",
         marks=tuple(flow.marks),
@@ -58,13 +57,6 @@ def _open(package: Package) -> Any:
 
     # Not pptx.Presentation: it refuses macro-enabled presentations, shows and templates for their content type.
     return SlidePackage.open(package.stream)
-
-
-def _title(package: Any) -> str:
-    try:
-        return authored(package.core_properties.title or "")
-    except Exception:  # noqa: BLE001 - a presentation whose properties can't be read is a presentation
-        return ""
 
 
 def _slides(main: Any) -> Iterator[Any]:

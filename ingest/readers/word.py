@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from ingest.readers.archive import reading
 from ingest.readers.flow import BLOCK, LINE, Flow, row
 from ingest.readers.office import Package
-from ingest.readers.titles import authored
 from ingest.types import Document
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def read(data: bytes, content_type: str) -> Document:
         text=flow.text,
         sections=flow.sections(),
         content_type=content_type,
-        title=_title(opened) or flow.first_heading(),
+        title=package.title() or flow.first_heading(),
         reader=f"{NAME}-{VERSION}",
     )
 
@@ -101,13 +100,6 @@ def _open(package: Package) -> "WordPackage":
 
     # Not docx.Document: it refuses macro-enabled documents and templates for their content type.
     return WordPackage.open(package.stream)
-
-
-def _title(package: "WordPackage") -> str:
-    try:
-        return authored(package.core_properties.title or "")
-    except Exception:  # noqa: BLE001 - a document whose properties can't be read is a document
-        return ""
 
 
 class _Reader:

@@ -9,12 +9,13 @@ import re
 import warnings
 from collections.abc import Iterator
 from typing import Any, Final
+from xml.sax.saxutils import quoteattr
 
 from ingest.errors import Rejected
+from ingest.readers import xml_parts
 from ingest.readers.archive import reading
 from ingest.readers.flow import BLOCK, CELL, LINE, Flow
 from ingest.readers.office import Package
-from ingest.readers.titles import authored
 from ingest.types import Document
 
 NAME = "xlsx"
@@ -27,6 +28,17 @@ _ROW: Final = 10
 
 _KIND: Final = "Excel workbook"
 _SHEETS: Final = "xl/worksheets/"
+_STYLES: Final = "xl/styles.xml"
+_PROPERTIES: Final = "docProps/"
+_NO_PROPERTIES: Final = b'<Properties xmlns="http://schemas.openxmlformats.org/officeDocument/2006/custom-properties"/>'
+_NAMESPACE: Final = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+_MAIN: Final = f"{{{_NAMESPACE}}}"
+_ROOT: Final = re.compile(rb"<(?:\w+:)?worksheet\b[^>]*+>")
+_DATA: Final = re.compile(rb"<(\w+:)?sheetData\b[^>/]*+>")
+_SLIM_STYLES: Final = (
+    f'<styleSheet xmlns="{_NAMESPACE}"><numFmts>{{}}</numFmts><fonts><font/></fonts>'
+    "<fills><fill><patternFill/></fill></fills><borders><border/></borders><cellStyleXfs><xf/></cellStyleXfs><cellXfs>{}</cellXfs></styleSheet>"
+)
 _MIDNIGHT: Final = dt.time()
 _NO_NAME: Final = re.compile(
     r"(?:sheet|tabelle|feuil|hoja|foglio|planilha|blad|ark|arkusz|list|лист|工作表|シート)\W*\d*", re.IGNORECASE
@@ -35,7 +47,7 @@ _NO_NAME: Final = re.compile(
 
 def read(data: bytes, content_type: str) -> Document:
     """Read an XLSX. Raises Rejected: `password`, `damaged`, `empty`, `no_text` (pictures only), `limit`."""
-    package = Package(data, _KIND, streamed=_SHEETS)
+    package = Package(data, _KIND, streamed=_SHEETS, slim=_slim)
     flow = Flow()
     hidden = 0
     with reading(_KIND), warnings.catch_warnings():
@@ -54,11 +66,40 @@ def read(data: bytes, content_type: str) -> Document:
         text=flow.text,
         sections=flow.sections(),
         content_type=content_type,
-        title=authored(str(workbook.properties.title or "")) or ("" if _NO_NAME.fullmatch(heading) else heading),
+        title=package.title() or ("" if _NO_NAME.fullmatch(heading) else heading),
         metadata={"hidden_sheets": hidden} if hidden else {},
         reader=f"{NAME}-{VERSION}",
         marks=tuple(flow.marks),
     )
+
+
+def _slim(name: str, part: bytes) -> bytes:
+    """Return what of a part the text is made of. openpyxl checks all of it, and gives up on a file for a colour."""
+    if name.startswith(_PROPERTIES):
+        return _NO_PROPERTIES
+    if name == _STYLES:
+        return _slim_styles(part)
+    return _slim_sheet(part) if name.startswith(_SHEETS) else part
+
+
+def _slim_sheet(part: bytes) -> bytes:
+    """Keep a sheet's cells alone. With a dimension openpyxl need not look for one through the whole sheet."""
+    root, start, end = _ROOT.search(part), _DATA.search(part), part.rfind(b"sheetData>")
+    if not (root and start and end > start.end()):
+        return part
+    prefix = start[1] or b""
+    dimension = b'<%sdimension ref="A1"/>' % prefix
+    return root[0] + dimension + part[start.start() : end] + b"sheetData></%sworksheet>" % prefix
+
+
+def _slim_styles(part: bytes) -> bytes:
+    """Keep the formats of numbers and which cell style has which."""
+    styles = xml_parts.tree(part, _KIND)
+    formats = [(one.get("numFmtId", ""), one.get("formatCode", "")) for one in styles.iterfind(f"{_MAIN}numFmts/*")]
+    cells = [one.get("numFmtId", "0") for one in styles.iterfind(f"{_MAIN}cellXfs/*")]
+    declared = "".join(f"<numFmt numFmtId={quoteattr(key)} formatCode={quoteattr(code)}/>" for key, code in formats)
+    used = "".join(f"<xf numFmtId={quoteattr(key)}/>" for key in cells)
+    return _SLIM_STYLES.format(declared, used).encode()
 
 
 def _open(package: Package) -> Any:

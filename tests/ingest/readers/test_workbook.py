@@ -164,3 +164,21 @@ def test_missing_parts_are_no_crash() -> None:
     for name in SAMPLE:
         rest = {other: part for other, part in SAMPLE.items() if other != name}
         assert reason_of("a.xlsx", zipped(rest)) in ("", "damaged", "empty", "unsupported"), name
+
+
+def test_what_is_not_text_can_not_spoil_a_workbook() -> None:
+    """Colours, properties, print settings and a prefix that the library gives up on do no harm; dates stay dates."""
+    members = members_of(saved(of_rows([dt.date(2024, 5, 1), 0.5])))
+    styles = members["xl/styles.xml"].replace(b"<fills>", b"<fills><fill/>")
+    sheet = members[SHEET].replace(b"</sheetData>", b'</sheetData><pageSetup orientation="sideways"/>')
+    spoilt = {
+        "xl/styles.xml": styles,
+        "docProps/core.xml": b"<x>not properties</x>",
+        "docProps/custom.xml": b"<x",
+        SHEET: sheet.replace(b"<sheetViews>", b'<sheetViews><sheetView view="?"/>'),
+    }
+    assert spoilt[SHEET] != sheet != members[SHEET]
+    assert check(read("a.xlsx", zipped(members | spoilt))).text == "Data\n\n2024-05-01 | 0.5"
+    rows = f'<x:worksheet xmlns:x="{MAIN}"><x:dimension ref="B2"/><x:sheetData><x:row><x:c><x:v>7</x:v></x:c></x:row>'
+    prefixed = f"{rows}</x:sheetData><x:extLst/></x:worksheet>".encode()
+    assert check(read("a.xlsx", zipped(members | {SHEET: prefixed}))).text == "Data\n\n7"
