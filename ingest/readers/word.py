@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from ingest.errors import Rejected
 from ingest.readers.archive import reading
 from ingest.readers.flow import BLOCK, LINE, Flow, row
 from ingest.readers.office import Package
@@ -30,6 +31,7 @@ _TITLE_LEVEL: Final = 0
 _BODY_LEVEL: Final = 10
 """Of what is no heading. The format counts outline levels from 0, and 9 is body text."""
 _MAX_ANCESTORS: Final = 20
+_MAX_STYLES: Final = 10_000  # Word itself stops at 4,079
 # A line with nothing but the page's number, where a part has a field that counts pages: "3", "- 3 -", "Page 3 of 7".
 _PAGE_NUMBER: Final = re.compile(r"\W*(?:[^\W\d]{1,12}\.?\s*)?\d+(?:\W*(?:[^\W\d]{1,4}\W*)?\d+)?\W*")
 _PAGE_FIELD: Final = re.compile(r"\b(?:NUM)?PAGES?\b")
@@ -208,8 +210,10 @@ def _element(part: Any) -> Any:
 
 
 def _styles(root: Any | None) -> dict[str, _Style]:
-    """Return the paragraph styles by id; under "" that of paragraphs that name none."""
+    """Return the paragraph styles by id; under "" that of paragraphs that name none. Raises Rejected `limit`."""
     nodes = {} if root is None else {node.get(f"{_W}styleId", ""): node for node in root.iterchildren(f"{_W}style")}
+    if len(nodes) > _MAX_STYLES:
+        raise Rejected("limit", f"{len(nodes):,} styles, the limit is {_MAX_STYLES:,}")
     styles: dict[str, _Style] = {}
     for name, node in nodes.items():
         if node.get(f"{_W}type", "paragraph") != "paragraph":

@@ -8,6 +8,7 @@ import datetime as dt
 import re
 import warnings
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Final
 from xml.sax.saxutils import quoteattr
 
@@ -35,6 +36,8 @@ _NAMESPACE: Final = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 _MAIN: Final = f"{{{_NAMESPACE}}}"
 _ROOT: Final = re.compile(rb"<(?:\w+:)?worksheet\b[^>]*+>")
 _DATA: Final = re.compile(rb"<(\w+:)?sheetData\b[^>/]*+>")
+_ROWS: Final = re.compile(rb"<(?:\w+:)?row\b")
+_MAX_ROW_TAGS: Final = 16_384 * 8  # a sheet's columns, and what one cell is written with
 _SLIM_STYLES: Final = (
     f'<styleSheet xmlns="{_NAMESPACE}"><numFmts>{{}}</numFmts><fonts><font/></fonts>'
     "<fills><fill><patternFill/></fill></fills><borders><border/></borders><cellStyleXfs><xf/></cellStyleXfs><cellXfs>{}</cellXfs></styleSheet>"
@@ -79,7 +82,20 @@ def _slim(name: str, part: bytes) -> bytes:
         return _NO_PROPERTIES
     if name == _STYLES:
         return _slim_styles(part)
-    return _slim_sheet(part) if name.startswith(_SHEETS) else part
+    if name.startswith(_SHEETS):
+        _require_short_rows(part)
+        return _slim_sheet(part)
+    return part
+
+
+def _require_short_rows(part: bytes) -> None:
+    """Raise Rejected `limit` for a row of more tags than the widest one has: a row is in memory as a whole."""
+    start = 0
+    for row in chain(_ROWS.finditer(part), (None,)):
+        end = row.start() if row else len(part)
+        if end - start > _MAX_ROW_TAGS and part.count(b"<", start, end) > _MAX_ROW_TAGS:
+            raise Rejected("limit", "a row of it is wider than a sheet")
+        start = end
 
 
 def _slim_sheet(part: bytes) -> bytes:

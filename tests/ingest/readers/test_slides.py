@@ -104,7 +104,7 @@ def test_what_slides_repeat_stands_once() -> None:
 def test_slides_without_text_keep_the_numbers_of_the_others() -> None:
     """An empty slide has no section, and a show of empty slides is empty."""
     show = pptx.Presentation()
-    for text in ("", "second", "", "fourth"):
+    for text in ("", "second", "", "fourth", ""):
         slide = show.slides.add_slide(show.slide_layouts[BLANK])
         if text:
             box(slide, text)

@@ -231,11 +231,13 @@ def test_the_strict_form_and_missing_parts_are_read() -> None:
     assert made.title == "Head"
 
 
-def test_characters_are_counted_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One character too many is `limit`, before the rest is collected."""
+def test_the_limits_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One character or style too many is `limit`, before the rest is read."""
     monkeypatch.setattr(flow, "MAX_CHARACTERS", 10)
     assert text(paragraph("x" * 10)) == "x" * 10
     assert reason_of("a.docx", word_file(paragraph("x" * 11))) == "limit"
+    styles = "".join(f'<w:style w:styleId="s{number}"/>' for number in range(10_001))
+    assert reason_of("a.docx", word_file(paragraph("x"), {"styles": f"<w:styles {W}>{styles}</w:styles>"})) == "limit"
 
 
 SAMPLE = members_of(written())

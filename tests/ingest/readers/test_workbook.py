@@ -122,6 +122,9 @@ def test_what_a_sheet_says_of_its_size_is_not_believed() -> None:
 def test_endless_sheets_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row with an absurd number, or rows of one cell far to the right, are `limit` before they are filled up."""
     assert reason_of("a.xlsx", with_sheet('<row r="99999999999"><c><v>1</v></c></row>')) == "limit"
+    assert reason_of("a.xlsx", with_sheet(f"<row>{'<c/>' * 140_000}</row>")) == "limit"
+    assert reason_of("a.xlsx", with_sheet("<foo/>" * 140_000)) == "limit"
+    assert reason_of("a.xlsx", with_sheet(f"<row>{'<c><v>1</v></c>' * 16_384}</row>")) == ""
     monkeypatch.setattr(workbook, "MAX_CELLS", 100_000)
     assert reason_of("a.xlsx", with_sheet('<row><c r="XFD1"><v>1</v></c></row>' * 10)) == "limit"
     monkeypatch.setattr(flow, "MAX_MARKS", 3)
