@@ -32,10 +32,10 @@ class Package:
     """A package that was checked. `stream` is the copy for a library."""
 
     def __init__(
-        self, data: bytes, kind: str, *, streamed: str = "", slim: Callable[[str, bytes], bytes] | None = None
+        self, data: bytes, kind: str, *, streamed: str = "", slim: Callable[[str, bytes], bytes | None] | None = None
     ) -> None:
         """Check and copy. Parts in the folder `streamed` may have MAX_STREAMED_TAGS, others MAX_TAGS. `slim`
-        makes of a part, by its name, what of it is wanted.
+        makes of a part, by its name, what of it is wanted, None for nothing.
 
         Raises Rejected `damaged`, `limit` or `password`.
         """
@@ -49,7 +49,9 @@ class Package:
                 part = _part(archive, name, kind) if read else b""
                 long = streamed and name.startswith(streamed)
                 xml_parts.require_few_tags(part, xml_parts.MAX_STREAMED_TAGS if long else xml_parts.MAX_TAGS)
-                copy.writestr(zipfile.ZipInfo(name), slim(name, part) if slim else part)
+                wanted = slim(name, part) if slim else part
+                if wanted is not None:
+                    copy.writestr(zipfile.ZipInfo(name), wanted)
         self.stream.seek(0)
 
     def title(self) -> str:

@@ -29,6 +29,7 @@ _ROW: Final = 10
 
 _KIND: Final = "Excel workbook"
 _SHEETS: Final = "xl/worksheets/"
+_CHARTS: Final = "xl/chartsheets/"
 _STYLES: Final = "xl/styles.xml"
 _PROPERTIES: Final = "docProps/"
 _NO_PROPERTIES: Final = b'<Properties xmlns="http://schemas.openxmlformats.org/officeDocument/2006/custom-properties"/>'
@@ -40,7 +41,8 @@ _ROWS: Final = re.compile(rb"<(?:\w+:)?row\b")
 _MAX_ROW_TAGS: Final = 16_384 * 8  # a sheet's columns, and what one cell is written with
 _SLIM_STYLES: Final = (
     f'<styleSheet xmlns="{_NAMESPACE}"><numFmts>{{}}</numFmts><fonts><font/></fonts>'
-    "<fills><fill><patternFill/></fill></fills><borders><border/></borders><cellStyleXfs><xf/></cellStyleXfs><cellXfs>{}</cellXfs></styleSheet>"
+    "<fills><fill><patternFill/></fill></fills><borders><border/></borders>"
+    "<cellStyleXfs><xf/></cellStyleXfs><cellXfs>{}</cellXfs></styleSheet>"
 )
 _MIDNIGHT: Final = dt.time()
 _NO_NAME: Final = re.compile(
@@ -63,7 +65,7 @@ def read(data: bytes, content_type: str) -> Document:
             else:
                 hidden += 1
     if not flow.length:
-        raise package.archive.without_text()
+        raise Rejected("empty", "what is not hidden is empty") if hidden else package.archive.without_text()
     heading = flow.first_heading()
     return Document(
         text=flow.text,
@@ -76,12 +78,14 @@ def read(data: bytes, content_type: str) -> Document:
     )
 
 
-def _slim(name: str, part: bytes) -> bytes:
+def _slim(name: str, part: bytes) -> bytes | None:
     """Return what of a part the text is made of. openpyxl checks all of it, and gives up on a file for a colour."""
     if name.startswith(_PROPERTIES):
         return _NO_PROPERTIES
     if name == _STYLES:
         return _slim_styles(part)
+    if name.startswith(_CHARTS):
+        return None
     if name.startswith(_SHEETS):
         _require_short_rows(part)
         return _slim_sheet(part)

@@ -6,7 +6,9 @@ import openpyxl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openpyxl.chart import BarChart
 
+from ingest.errors import Rejected
 from ingest.readers import flow, workbook
 from ingest.readers.registry import read
 from ingest.types import Document
@@ -94,6 +96,19 @@ def test_hidden_sheets_are_left_out_and_counted() -> None:
     made = document(book)
     assert made.text == "Data\n\nseen"
     assert made.metadata == {"hidden_sheets": 2}
+    book.active["A1"] = None
+    with pytest.raises(Rejected, match="empty: what is not hidden is empty"):
+        document(book)
+
+
+def test_sheets_of_charts_are_left_out() -> None:
+    """A sheet that is a chart has no cells, and the library's trouble with it is none of the others'."""
+    book = of_rows(["x"])
+    book.create_chartsheet("Chart").add_chart(BarChart())
+    members = members_of(saved(book))
+    assert check(read("a.xlsx", zipped(members))).text == "Data\n\nx"
+    members.pop("xl/chartsheets/_rels/sheet1.xml.rels")
+    assert check(read("a.xlsx", zipped(members))).text == "Data\n\nx"
 
 
 def test_a_workbook_without_a_cell_is_empty() -> None:
