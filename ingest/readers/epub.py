@@ -6,16 +6,15 @@ Format: https://www.w3.org/TR/epub-33/. Nothing is fetched; a chapter that is na
 import posixpath
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote
 from xml.etree.ElementTree import Element
 
-from indexes.types import Mark
 from ingest.errors import Rejected
 from ingest.readers import hypertext, xml_parts
 from ingest.readers.archive import Archive
-from ingest.readers.decoding import MAX_CHARACTERS
-from ingest.readers.sections import by_headings, first_heading
+from ingest.readers.flow import Flow
 from ingest.readers.titles import authored
 from ingest.types import Document
 
@@ -47,33 +46,30 @@ def read(data: bytes, content_type: str) -> Document:
     present = [(number, name) for number, name in chapters if name in archive]
     if chapters and not present:
         raise Rejected("damaged", "none of its chapters is in it")
-    page = hypertext.Page()
-    marks: list[Mark] = []
+    flow = Flow()
     for number, name in present:
-        start = _take(page, archive.read(name, _PAGE_BYTES))
-        if page.length > start:
-            marks.append(Mark(start, {"chapter": number}))
-    if not page.length:
+        flow.mark({"chapter": number})
+        _add(flow, archive.read(name, _PAGE_BYTES))
+    if not flow.length:
         raise archive.without_text()
-    text = page.text()
     return Document(
-        text=text,
-        sections=by_headings(text, page.headings),
+        text=flow.text,
+        sections=flow.sections(),
         content_type=content_type,
-        title=_title(book) or first_heading(page.headings),
+        title=_title(book) or flow.first_heading(),
         metadata={"chapters": len(chapters)},
         reader=f"{NAME}-{VERSION}",
-        marks=tuple(marks),
+        marks=tuple(flow.marks),
     )
 
 
-def _take(page: hypertext.Page, data: bytes) -> int:
-    """Add a chapter to the page; return where it starts."""
-    text = _SELF_CLOSED.sub(_closed, hypertext.decode_page(data).text)
-    start = page.take(hypertext.parse(text))
-    if page.length > MAX_CHARACTERS:
-        raise Rejected("limit", f"more than {MAX_CHARACTERS:,} characters")
-    return start
+def _add(flow: Flow, data: bytes) -> None:
+    """Add a chapter with its headings."""
+    page = hypertext.render(_SELF_CLOSED.sub(_closed, hypertext.decode_page(data).text))
+    start = flow.next_start
+    before = start - (len(page.text) - len(page.text.lstrip()))
+    if flow.add(page.text):
+        flow.headings += (replace(heading, start=max(start, before + heading.start)) for heading in page.headings)
 
 
 def _closed(tag: re.Match[str]) -> str:

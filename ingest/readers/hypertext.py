@@ -51,15 +51,12 @@ _ENDING_SPACES = (" ", "\t", "\n", "\r", "\f")
 def read(data: bytes, content_type: str) -> Document:
     """Read HTML; the title is `<title>`, else the first heading. Raises Rejected `encoding` or `limit`."""
     decoded = decode_page(data)
-    tree = parse(decoded.text)
-    page = Page()
-    page.take(tree)
-    text = page.text()
+    page = render(decoded.text)
     return Document(
-        text=text,
-        sections=by_headings(text, page.headings),
+        text=page.text,
+        sections=by_headings(page.text, page.headings),
         content_type=content_type,
-        title=_title(tree) or first_heading(page.headings),
+        title=page.title or first_heading(page.headings),
         metadata=decoded.metadata,
         reader=f"{NAME}-{VERSION}",
     )
@@ -71,10 +68,24 @@ def decode_page(data: bytes) -> Decoded:
     return decode(data, (declared[1] or declared[2]).decode("ascii") if declared else "")
 
 
-def parse(text: str) -> LexborHTMLParser:
-    """Parse a page. Raises Rejected `limit` for one nested too deeply."""
-    _require_shallow(text)
-    return LexborHTMLParser(text)
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What a person reads of a page."""
+
+    text: str
+    headings: tuple[Heading, ...]
+    title: str
+    """`<title>`, else empty."""
+
+
+def render(html: str) -> Rendered:
+    """Return the visible text of HTML, a whole page or a fragment. Raises Rejected `limit`."""
+    _require_shallow(html)
+    tree = LexborHTMLParser(html)
+    page = _Page()
+    if tree.root is not None:
+        _walk(tree.root, page)
+    return Rendered(page.text(), tuple(page.headings), _title(tree))
 
 
 def _require_shallow(text: str) -> None:
@@ -101,7 +112,7 @@ def _title(tree: LexborHTMLParser) -> str:
     return " ".join(clean(inner.text_content or "").split())[:300] if inner else ""
 
 
-def _walk(root: LexborNode, page: "Page") -> None:
+def _walk(root: LexborNode, page: "_Page") -> None:
     """Visit the nodes in order, in a loop: a page may be nested deeper than Python's stack."""
     node: LexborNode | None = root
     while node is not None:
@@ -118,26 +129,17 @@ def _walk(root: LexborNode, page: "Page") -> None:
 
 
 @dataclass
-class Page:
+class _Page:
     """The text so far. Separators are written when something follows them, so that none ends the text."""
 
     headings: list[Heading] = field(default_factory=list)
-    length: int = 0
-    """Characters so far."""
     _pieces: list[str] = field(default_factory=list)
+    _length: int = 0
     _separator: str = ""
     _preformatted: int = 0
     _heading: tuple[int, int] | None = None
     """Offset and piece where the open heading's text starts; None before its first character."""
     _in_heading: bool = False
-
-    def take(self, tree: LexborHTMLParser) -> int:
-        """Add a page's visible text, behind a blank line; return where it starts, if there is any."""
-        self._part("\n\n")
-        start = self.length + len(self._separator) if self._pieces else 0
-        if tree.root is not None:
-            _walk(tree.root, self)
-        return start
 
     def text(self) -> str:
         """Return what was collected."""
@@ -199,12 +201,12 @@ class Page:
     def _write(self, words: str) -> None:
         if self._pieces:
             self._pieces.append(self._separator)
-            self.length += len(self._separator)
+            self._length += len(self._separator)
         self._separator = ""
         if self._in_heading and self._heading is None:
-            self._heading = (self.length, len(self._pieces))
+            self._heading = (self._length, len(self._pieces))
         self._pieces.append(words)
-        self.length += len(words)
+        self._length += len(words)
 
 
 def _unseen(node: LexborNode) -> bool:

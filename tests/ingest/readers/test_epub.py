@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.readers import epub
+from ingest.readers import flow
 from ingest.readers.registry import read
 from ingest.types import Document
 from tests.ingest.readers.documents import check, outline, reason_of
@@ -57,6 +57,12 @@ def test_chapters_are_read_in_the_order_of_the_spine() -> None:
     assert made.content_type == "application/epub+zip"
 
 
+def test_headings_stay_in_place_behind_white_space() -> None:
+    """A chapter that begins with blanks that count loses them, and its headings stand where their words do."""
+    made = document("<pre>  a</pre><h1>One</h1>b", "<pre>   </pre><h1>Two</h1>c")
+    assert outline(made) == [((), "a\n\n"), (("One",), "One\n\nb\n\n"), (("Two",), "Two\n\nc")]
+
+
 def test_the_title_is_the_books_or_the_first_heading() -> None:
     """What a program calls every book is no title."""
     assert document("<h1>My subject</h1>", title="Untitled").title == "My subject"
@@ -104,7 +110,7 @@ def test_books_without_text_or_chapters_are_told(monkeypatch: pytest.MonkeyPatch
     assert check(read("a.epub", zipped(one))).text == "y"
     none = {name: part for name, part in one.items() if not name.endswith(".xhtml")}
     assert reason_of("a.epub", zipped(none)) == "damaged"
-    monkeypatch.setattr(epub, "MAX_CHARACTERS", 5)
+    monkeypatch.setattr(flow, "MAX_CHARACTERS", 5)
     assert reason_of("a.epub", book("<p>abc</p>", "<p>d</p>")) == "limit"
 
 
