@@ -125,6 +125,10 @@ def test_encodings_that_could_hide_something_are_refused(encoding: str) -> None:
     part = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE x [<!ENTITY a "boom">]><x>&a;</x>'
     with pytest.raises(Rejected, match="damaged"):
         xml_parts.plain(part.encode(encoding), "x")
+    hidden = b'<?xml version="1.0" encoding="utf-7"?>+ADw-!DOCTYPE x [+ADw-!ENTITY a "boom">]><x>&a;</x>'
+    assert "<!DOCTYPE x [<!ENTITY" in hidden.decode("utf-7")
+    with pytest.raises(Rejected, match="damaged: its XML is in an encoding"):
+        xml_parts.plain(hidden, "x")
 
 
 def test_utf16_parts_are_read() -> None:

@@ -91,6 +91,15 @@ def test_only_the_top_of_an_ole2_file_counts() -> None:
     assert ole2.streams(ole2_file("WordDocument") + inner) == {"WordDocument"}
 
 
+def test_a_circle_of_streams_ends() -> None:
+    """An entry that is its own sibling is found once."""
+    data = bytearray(ole2_file("WordDocument", "1Table"))
+    entry = 1024 + 128  # behind header, allocation table and the root's entry
+    assert data[entry : entry + 8] == "Word".encode("utf-16-le")
+    data[entry + 72 : entry + 76] = (1).to_bytes(4, "little")
+    assert ole2.streams(bytes(data)) == {"WordDocument"}
+
+
 @given(st.lists(st.tuples(st.integers(0, 1_500), st.binary(min_size=1, max_size=5)), max_size=8), st.integers(0, 1_500))
 @settings(max_examples=200, deadline=None)
 def test_a_damaged_ole2_file_is_still_told(changes: list[tuple[int, bytes]], length: int) -> None:
