@@ -1,12 +1,14 @@
 """What a file is, by its bytes and its name.
 
-Bytes speak first: a PDF, an archive, an image or a program is what it is under any name. Among texts, which have no
+Bytes speak first: a PDF, an office document, an image or a program is what it is under any name, and a ZIP container is
+looked into. Among texts, which have no
 signature, the name decides. A name that says nothing known is not guessed at: the file is unsupported and listed.
 """
 
 import re
 from pathlib import PurePosixPath
 
+from ingest.readers import containers, ole2
 from ingest.readers.decoding import looks_binary
 
 PDF = "application/pdf"
@@ -17,6 +19,7 @@ MAIL = "message/rfc822"
 MBOX = "application/mbox"
 ORG = "text/x-org"
 NOTEBOOK = "application/x-ipynb+json"
+ZIP, OLE2 = "ZIP container", "OLE2 file"
 
 _TEXTS = {
     RTF: "rtf",
@@ -102,8 +105,8 @@ _BY_NAME = {
 
 # Signatures of what no reader is there for, at the start of the file. https://en.wikipedia.org/wiki/List_of_file_signatures
 _SIGNATURES = {
-    "ZIP archive (or DOCX, XLSX, PPTX, EPUB, ODT)": (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"),
-    "OLE2 file (or DOC, XLS, PPT, MSG)": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",),
+    ZIP: containers.ZIP_MARKS,
+    OLE2: (ole2.MARK,),
     "compressed file": (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"\x1f\x9d"),
     "archive": (b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"MSCF", b"!<arch>\n", b"xar!"),
     "image": (
@@ -143,8 +146,9 @@ def sniff(path: str, data: bytes) -> str | None:
         return PDF
     if data.lstrip(_WHITE).startswith(_RTF_MARK):
         return RTF
-    if signature(data):
-        return None
+    kind = signature(data)
+    if kind:
+        return containers.sniff(path, data) if kind == ZIP else None
     if suffix == "pdf":
         return _sniff_pdf_name(data)
     content_type = _sniff_text(data, named(path), suffix)

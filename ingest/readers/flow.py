@@ -1,5 +1,6 @@
 """The text that a reader collects block by block, with its headings and positions."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -63,6 +64,22 @@ class Flow:
         start = self.next_start
         if self.add(text):
             self.headings.append(Heading(start, level, text))
+
+    def table(self, rows: Iterable[list[str]]) -> None:
+        """Add a table as a block: a line for each row that is not empty."""
+        before = BLOCK
+        for cells in rows:
+            if self.add(row(cells), before):
+                before = LINE
+
+    def margins(self, lines: Iterable[str]) -> None:
+        """Add what headers and footers say as a section of its own: each line once."""
+        before = BLOCK
+        for line in dict.fromkeys(line.strip() for line in lines):
+            if before == BLOCK:
+                self.open_section()
+            if self.add(line, before):
+                before = LINE
 
     def open_section(self) -> None:
         """Open a section without a heading, outside of all others, with the next block."""

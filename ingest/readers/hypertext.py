@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from ingest.errors import Rejected
-from ingest.readers.decoding import clean, decode
+from ingest.readers.decoding import Decoded, clean, decode
 from ingest.readers.sections import Heading, by_headings, first_heading
 from ingest.types import Document
 
@@ -50,9 +50,7 @@ _ENDING_SPACES = (" ", "\t", "\n", "\r", "\f")
 
 def read(data: bytes, content_type: str) -> Document:
     """Read HTML; the title is `<title>`, else the first heading. Raises Rejected `encoding` or `limit`."""
-    declared = _DECLARED.search(data, 0, _DECLARED_WITHIN)
-    label = (declared[1] or declared[2]).decode("ascii") if declared else ""
-    decoded = decode(data, label)
+    decoded = decode_page(data)
     page = render(decoded.text)
     return Document(
         text=page.text,
@@ -62,6 +60,12 @@ def read(data: bytes, content_type: str) -> Document:
         metadata=decoded.metadata,
         reader=f"{NAME}-{VERSION}",
     )
+
+
+def decode_page(data: bytes) -> Decoded:
+    """Decode a page by what it declares. Raises Rejected `encoding` or `limit`."""
+    declared = _DECLARED.search(data, 0, _DECLARED_WITHIN)
+    return decode(data, (declared[1] or declared[2]).decode("ascii") if declared else "")
 
 
 @dataclass(frozen=True, slots=True)

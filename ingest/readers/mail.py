@@ -158,7 +158,7 @@ class _Reading:
     def document(self, content_type: str, title: str) -> Document:
         """Return what was read. Raises Rejected `no_text` or `limit`."""
         if not self.flow.length:
-            raise Rejected("no_text", "neither head nor words")
+            raise Rejected("empty", "neither head nor words")
         if self._listed:
             self.metadata["attachments"] = ", ".join(self._listed[:_MAX_LISTED])[:1_000]
         if self._encrypted:

@@ -40,7 +40,7 @@ def read(data: bytes, content_type: str) -> Document:
         flow.mark({"cell": number})
         _add_cell(flow, cell)
     if not flow.length:
-        raise Rejected("no_text", "its cells are empty")
+        raise Rejected("empty", "its cells are empty")
     metadata["cells"] = number
     about = _object(notebook.get("metadata"))
     language = _object(about.get("language_info")).get("name") or _object(about.get("kernelspec")).get("language")

@@ -6,7 +6,6 @@ attachment, no script. A page that can't be read is left out and counted.
 
 import io
 import logging
-import re
 from collections.abc import Iterator
 
 import pypdf
@@ -15,6 +14,7 @@ from pypdf.errors import DependencyError, LimitReachedError
 from ingest.errors import Rejected
 from ingest.readers.decoding import MAX_CHARACTERS, clean
 from ingest.readers.radicals import unify
+from ingest.readers.titles import authored
 from ingest.types import Document, Section
 
 NAME = "pdf"
@@ -22,15 +22,6 @@ VERSION = 1
 
 MAX_PAGES = 5_000
 _BETWEEN_PAGES = "\n\n"
-# Titles that a program wrote and no author: a file's name, or what the program calls every document.
-_NO_TITLE = re.compile(
-    r"untitled\W*\d*|document\W*\d*|title|slide \d+|powerpoint presentation|presentation\d*|\(.*\)"
-    r"|microsoft (?:word|powerpoint|excel)\b.*"
-    r"|.*\.(?:docx?|pptx?|xlsx?|odt|rtf|tex|dvi|pdf|indd|qxp|pages|html?|txt|cdr|ai)",
-    re.IGNORECASE,
-)
-_TITLE_LENGTH = 300
-
 # Its warnings repeat for every object of a damaged file; what they mean to a user is in the rejection.
 logging.getLogger("pypdf").setLevel(logging.CRITICAL)
 
@@ -114,5 +105,4 @@ def _title(pdf: pypdf.PdfReader) -> str:
         raise
     except Exception:  # noqa: BLE001 - as in `_open`; a document without a title is a document
         return ""
-    words = " ".join(unify(clean(str(title or ""))).split())[:_TITLE_LENGTH]
-    return words if len(words) > 2 and words.isprintable() and not _NO_TITLE.fullmatch(words) else ""
+    return authored(unify(clean(str(title or ""))))

@@ -5,23 +5,43 @@ from types import ModuleType
 
 from ingest.errors import Rejected
 from ingest.readers import (
+    containers,
+    epub,
     hypertext,
     json_text,
     mail,
     markdown,
     notebook,
+    opendocument,
     org,
     pdf,
     plain_text,
     restructuredtext,
     rich_text,
+    slides,
     source_code,
     tables,
+    word,
+    workbook,
     xml_text,
 )
-from ingest.readers.content_types import HTML, MAIL, MBOX, NOTEBOOK, ORG, PDF, RTF, XML, named, signature, sniff
+from ingest.readers.content_types import (
+    HTML,
+    MAIL,
+    MBOX,
+    NOTEBOOK,
+    OLE2,
+    ORG,
+    PDF,
+    RTF,
+    XML,
+    ZIP,
+    named,
+    signature,
+    sniff,
+)
 from ingest.readers.decoding import MAX_CHARACTERS, has_words
-from ingest.types import Document
+from ingest.types import Document, RejectionReason
 
 _READERS: dict[str, ModuleType] = {
     PDF: pdf,
@@ -39,9 +59,18 @@ _READERS: dict[str, ModuleType] = {
     ORG: org,
     RTF: rich_text,
     XML: xml_text,
+    containers.DOCX: word,
+    containers.PPTX: slides,
+    containers.XLSX: workbook,
+    containers.ODT: opendocument,
+    containers.ODP: opendocument,
+    containers.ODS: opendocument,
+    containers.EPUB: epub,
 }
 """Every other type that `sniff` knows is source code."""
-_TOLD_BY_BYTES = frozenset(module.NAME for module in (mail, pdf, rich_text, xml_text))
+_TOLD_BY_BYTES = frozenset(
+    module.NAME for module in (epub, mail, opendocument, pdf, rich_text, slides, word, workbook, xml_text)
+)
 """Readers of what is told by its bytes, under names of other kinds too."""
 _MOST_IN_MAIL = 3  # a mail attached as a file to a mail, and so on
 _VERSIONS = {module.NAME: str(module.VERSION) for module in (*_READERS.values(), source_code)}
@@ -71,7 +100,8 @@ def _read(path: str, data: bytes, depth: int) -> Document:
     except Exception as error:  # the reason must not carry the document's text, so the error's name has to do
         raise Rejected("crash", f"the reader failed ({type(error).__name__})") from error
     if not words:
-        raise Rejected("no_text", "nothing but white space and control characters")
+        reason: RejectionReason = "no_text" if content_type == PDF else "empty"
+        raise Rejected(reason, "nothing but white space and control characters")
     if len(document.text) > MAX_CHARACTERS:
         raise Rejected("limit", f"{len(document.text):,} characters, the limit is {MAX_CHARACTERS:,}")
     return document
@@ -110,9 +140,16 @@ def _reader(content_type: str) -> ModuleType:
 
 
 def _kind(path: str, data: bytes) -> str:
-    if kind := signature(data):
+    kind = signature(data)
+    if kind == ZIP:
+        return containers.describe_zip(data)
+    if kind == OLE2:
+        return containers.describe_ole2(data)
+    if kind:
         return kind
     if named(path):
         return "binary content under the name of a text"
     suffix = PurePosixPath(path).suffix
+    if suffix.lower()[1:] in containers.BY_SUFFIX:
+        return f"no {suffix[1:].upper()} file, whatever its name says"
     return f"no reader for {suffix} files" if suffix else "no reader for this kind of file"

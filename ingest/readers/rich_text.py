@@ -88,7 +88,7 @@ def read(data: bytes, content_type: str) -> Document:
     reader = _Reader()
     reader.read(data)
     if not reader.flow.length:
-        raise Rejected("no_text", "it has no running text")
+        raise Rejected("empty", "it has no running text")
     title = " ".join(clean("".join(reader.title)).split())[:300]
     return Document(
         text=reader.flow.text,

@@ -56,7 +56,7 @@ def read(data: bytes, content_type: str) -> Document:
     if not flow.length:
         _attributes(flow, top)
     if not flow.length:
-        raise Rejected("no_text", "its elements hold no text")
+        raise Rejected("empty", "its elements hold no text")
     return Document(
         text=flow.text,
         sections=flow.sections(),

@@ -6,7 +6,7 @@ from ingest.types import Document
 
 
 def check(document: Document) -> Document:
-    """Assert what ingest.types promises: valid text, sections over all of it in order, rising marks, a reader."""
+    """Assert what ingest.types promises: valid text, sections over all of it, rising marks inside, a named reader."""
     text = document.text
     assert text
     assert "\0" not in text
@@ -20,7 +20,8 @@ def check(document: Document) -> Document:
         assert all(heading.strip() for heading in section.heading_path)
     starts = [mark.start for mark in document.marks]
     assert starts == sorted(set(starts))
-    assert all(start < len(text) for start in starts)
+    assert all(0 <= start < len(text) for start in starts)
+    assert all(mark.position for mark in document.marks)
     assert document.reader.rpartition("-")[2].isdigit()
     document.title.encode("utf-8")
     return document

@@ -68,7 +68,7 @@ def test_an_independent_reader_reads_the_same(paragraphs: list[str]) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"{\\rtf1 }", "no_text"),
+        (b"{\\rtf1 }", "empty"),
         (b"{\\rtf1" + b"{" * 200_000, "limit"),
         (b"{\\rtf1 " + b"a" * 5_000_001 + b"}", "limit"),
         (b"{\\rtf1 words", ""),
