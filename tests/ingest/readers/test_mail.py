@@ -161,7 +161,7 @@ def nested(depth: int) -> bytes:
         (HEAD + b"Content-Type: text/plain; " + b"a*0=b; " * 100_000 + b"\n\nx", "limit"),
         (nested(2), ""),
         (nested(500), ""),
-        (b"Subject:\n\n ", "no_text"),
+        (b"Subject:\n\n ", "empty"),
         (HEAD + b"\n" + "юяж".encode("koi8-r") * 9 + bytes(range(128, 256)) * 9, "encoding"),
     ],
 )
