@@ -345,6 +345,7 @@ def test_a_follow_up_is_searched_for_by_its_rewriting() -> None:
     assert FOLLOW_UP.text in prompt.messages[-1].content
     assert REWRITTEN not in "".join(message.content for message in prompt.messages)
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.cost_usd) == (2000, 100, 0.75)
+    assert answer.moderation.checks == 5  # the question and two turns, the query, the answer
     assert list(answer.timings_ms) == ["moderate", "rewrite", "retrieve", "chat", "total"]
     assert next(events(answer)) == MetaEvent(answer.id, "default", 7, "scripted-chat-2026", REWRITTEN)
 
