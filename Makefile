@@ -13,8 +13,9 @@ export DOCS HOST PORT
 BOOT := .ragsvc/boot
 UV := $(BOOT)/bin/uv
 VENV := .venv/bin
+PEERS := .ragsvc/peers
 
-.PHONY: help run test check bench soak setup setup-dev format lint types architecture clean
+.PHONY: help run test check bench soak setup setup-dev peers format lint types architecture clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +67,13 @@ bench: setup-dev ## print the tables of the benchmarks
 
 soak: setup-dev ## the long form of the tests
 	@$(VENV)/python -m pytest -n 2 -m soak --timeout 3600
+
+peers: setup-dev ## install servers that others wrote, for tests/peers (npm packages only where Node is)
+	@$(UV) venv --quiet --clear $(PEERS)/llmock
+	@$(UV) pip install --quiet --python $(PEERS)/llmock/bin/python llmock==0.2.2
+	@if command -v npm >/dev/null; then npm install --silent --ignore-scripts --no-audit --no-fund --no-save \
+		--prefix $(PEERS) @copilotkit/aimock@1.43.0 @stdy/cli@0.22.2; \
+	else echo "no npm here: aimock and Steady are left out, and their tests are skipped"; fi
 
 clean: ## remove what `make` made, the data of `make run` included
 	rm -rf .venv .ragsvc

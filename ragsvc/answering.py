@@ -1,4 +1,9 @@
-"""The story of one answer: moderate the question, retrieve, prompt, chat, cite, release."""
+"""The story of one answer: moderate the question, retrieve, prompt, chat, cite, release.
+
+A follow-up is judged before it is rewritten, because rewriting may send the whole conversation to a chat model. The
+query it becomes is new text, which the answer shows: it is judged beside its own search, and a flag blocks the question
+in whose name it was made.
+"""
 
 import asyncio
 import logging
@@ -9,11 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from ragsvc import prompting
+from ragsvc import prompting, queries
 from ragsvc.citing import cite
 from ragsvc.errors import UpstreamMalformed
-from ragsvc.moderation import Checked, Gate
-from ragsvc.protocols import ChatModel, Retrieved, Retriever
+from ragsvc.followups import needs_history
+from ragsvc.moderation import Gate
+from ragsvc.protocols import ChatModel, QueryRewriter, Retrieved, Retriever
 from ragsvc.types import (
     NOT_IN_DOCUMENTS,
     Answer,
@@ -29,7 +35,9 @@ from ragsvc.types import (
     ModerationSummary,
     Passage,
     Question,
+    Rewritten,
     TextEvent,
+    Turn,
     Usage,
 )
 
@@ -60,6 +68,9 @@ class _Course:
 
     question: Question
     started: float
+    query: str | None = None
+    """What is searched for, where that is not the question; judged."""
+    rewritten: Rewritten | None = None
     retrieved: Retrieved | None = None
     reply: ChatReply | None = None
     checks: int = 0
@@ -93,8 +104,11 @@ class Answering:
         pricing: Pricing,
         count: Callable[[str], int],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        rewriter: QueryRewriter,
     ) -> None:
         self._retriever = retriever
+        self._rewriter = rewriter
         self._gate = gate
         self._chat = chat
         self._stored = stored
@@ -109,41 +123,61 @@ class Answering:
         that was not judged, nor one without its passages.
         """
         course = _Course(question, self._clock())
-        checked = await self._moderate_and_retrieve(course)
-        if checked.blocked is not None:
-            return self._finish(course, _Draft("blocked", "", blocked=checked.blocked))
+        if needs_history(question.text, question.history):
+            blocked = await self._rewrite_and_retrieve(course)
+        else:
+            blocked = await self._judge_and_retrieve(course, question.text, question.history)
+        if blocked is not None:
+            return self._finish(course, _Draft("blocked", "", blocked=blocked))
         return self._finish(course, await self._release(course, await self._draft(course)))
 
-    async def _moderate_and_retrieve(self, course: _Course) -> Checked:
-        """Judge the question while its hits are being found; a flag or a failure ends the search."""
+    async def _rewrite_and_retrieve(self, course: _Course) -> Blocked | None:
+        """Judge a follow-up, rewrite it, and judge the new query while its hits are being found."""
         question = course.question
-        retrieval = asyncio.create_task(self._retrieve(course))
+        if (blocked := await self._judge(course, question.text, question.history)) is not None:
+            return blocked
+        with self._timed(course, "rewrite"):
+            course.rewritten = await self._rewriter.rewrite(question)
+        query = course.rewritten.query
+        if queries.is_same(query, question.text):
+            course.retrieved = await self._retrieve(course, question.text)
+            return None
+        blocked = await self._judge_and_retrieve(course, query)
+        course.query = None if blocked else query
+        return blocked
+
+    async def _judge_and_retrieve(self, course: _Course, query: str, history: tuple[Turn, ...] = ()) -> Blocked | None:
+        """Judge a query while its hits are being found; a flag or a failure ends the search."""
+        retrieval = asyncio.create_task(self._retrieve(course, query))
         try:
-            with self._timed(course, "moderate"):
-                checked = await self._gate.check_question(question.text, question.history)
-            course.checks, course.judge = checked.checks, checked.model
-            if checked.blocked is None:
+            blocked = await self._judge(course, query, history)
+            if blocked is None:
                 await retrieval
         finally:
             retrieval.cancel()
             (outcome,) = await asyncio.gather(retrieval, return_exceptions=True)
             if isinstance(outcome, Retrieved):  # also where the question is blocked and the search was done
                 course.retrieved = outcome
-        return checked
+        return blocked
 
-    async def _retrieve(self, course: _Course) -> Retrieved:
+    async def _judge(self, course: _Course, text: str, history: tuple[Turn, ...]) -> Blocked | None:
+        with self._timed(course, "moderate"):
+            checked = await self._gate.check_question(text, history)
+        course.checks += checked.checks
+        course.judge = checked.model
+        return checked.blocked
+
+    async def _retrieve(self, course: _Course, query: str) -> Retrieved:
         question = course.question
         with self._timed(course, "retrieve"):
-            return await self._retriever.retrieve(
-                question.text, question.collection, question.k, "hybrid", question.filter
-            )
+            return await self._retriever.retrieve(query, question.collection, question.k, "hybrid", question.filter)
 
     async def _draft(self, course: _Course) -> _Draft:
         """Ask the chat model; without hits there is nothing to ask about."""
         question, retrieved = course.question, course.retrieved
         if retrieved is None or not retrieved.result.hits:
             return _Draft("not_in_documents", house_sentence(question.text))
-        prompt = prompting.build(question, retrieved.result, prompting.PROMPT_TOKENS, self._count)
+        prompt = prompting.build(question, retrieved.result, prompting.PROMPT_TOKENS, self._count, course.query)
         with self._timed(course, "chat"):
             course.reply = await self._chat.complete(prompt, ANSWER_TOKENS)
         return await asyncio.to_thread(self._read, course.reply, prompt.passages, question.text)
@@ -175,7 +209,8 @@ class Answering:
         return replace(draft, text=released.text)
 
     def _finish(self, course: _Course, draft: _Draft) -> Answer:
-        timings = {name: round(course.seconds.get(name, 0.0) * 1000) for name in ("moderate", "retrieve", "chat")}
+        parts = ("moderate", *(("rewrite",) if course.rewritten else ()), "retrieve", "chat")
+        timings = {name: round(course.seconds.get(name, 0.0) * 1000) for name in parts}
         timings["total"] = round((self._clock() - course.started) * 1000)
         blocked = draft.status == "blocked"
         return Answer(
@@ -191,18 +226,26 @@ class Answering:
             generation=course.retrieved.result.generation if course.retrieved else 0,
             usage=self._usage(course),
             timings_ms=timings,
+            search_query=course.query,
         )
 
     def _usage(self, course: _Course) -> Usage:
         embedded = course.retrieved.embedding_tokens if course.retrieved else 0
-        sent, received = (course.reply.prompt_tokens, course.reply.completion_tokens) if course.reply else (0, 0)
-        prices: list[float | None] = []
+        replies = [reply for reply in (course.rewritten and course.rewritten.reply, course.reply) if reply]
+        prices = [
+            self._pricing(reply.model, reply.prompt_tokens, reply.completion_tokens)
+            for reply in replies
+            if reply.prompt_tokens or reply.completion_tokens
+        ]
         if course.retrieved and embedded:
             prices.append(self._pricing(course.retrieved.embedding_model, embedded, 0))
-        if course.reply and (sent or received):
-            prices.append(self._pricing(course.reply.model, sent, received))
         known = [price for price in prices if price is not None]
-        return Usage(embedded, sent, received, sum(known, 0.0) if len(known) == len(prices) else None)
+        return Usage(
+            embedded,
+            sum(reply.prompt_tokens for reply in replies),
+            sum(reply.completion_tokens for reply in replies),
+            sum(known, 0.0) if len(known) == len(prices) else None,
+        )
 
     @contextmanager
     def _timed(self, course: _Course, name: str) -> Iterator[None]:
@@ -246,7 +289,7 @@ def house_sentence(question: str) -> str:
 
 def events(answer: Answer) -> Iterator[AnswerEvent]:
     """Yield the events of a whole answer in the contract's order."""
-    yield MetaEvent(answer.id, answer.collection, answer.generation, answer.model)
+    yield MetaEvent(answer.id, answer.collection, answer.generation, answer.model, answer.search_query)
     if answer.blocked is not None:
         yield BlockedEvent(answer.blocked.side, answer.blocked.categories, withdraw_from=0)
         return

@@ -16,12 +16,13 @@ from ragsvc.errors import ConfigurationError, EmbeddingUnavailable
 from ragsvc.governor import LANES, GovernedChat, GovernedEmbedder, GovernedModerator, Governor, Purpose
 from ragsvc.library import Library
 from ragsvc.moderation import Gate
-from ragsvc.protocols import ChatModel, Moderator
+from ragsvc.protocols import ChatModel, Moderator, QueryRewriter
 from ragsvc.providers.local_chat import LocalChat
 from ragsvc.providers.local_embedding import LocalEmbedder
 from ragsvc.providers.local_model import MiniLM, load_model
 from ragsvc.providers.local_moderation import BlocklistModerator
 from ragsvc.retrieval import Retrieval
+from ragsvc.rewriting import ChatRewriter, JoiningRewriter
 from ragsvc.service import Service
 from ragsvc.service_store import ServiceStore
 from ragsvc.settings import LOCAL_MODEL, Settings
@@ -60,8 +61,11 @@ class House:
     @cached_property
     def answering(self) -> Answering:
         """Question to answer."""
-        gate = Gate(self._moderator(), self.settings.moderation)
-        return Answering(self.retriever, gate, self._chat(), self._stored, _price, tokens.count)
+        gate, chat = Gate(self._moderator(), self.settings.moderation), self._chat()
+        rewriter: QueryRewriter = JoiningRewriter()
+        if self.settings.provider_of("chat") == "openai":
+            rewriter = ChatRewriter(chat, tokens.count)
+        return Answering(self.retriever, gate, chat, self._stored, _price, tokens.count, rewriter=rewriter)
 
     def embedder_for(self, spec: EmbeddingSpec, purpose: Purpose = "ask") -> Embedder:
         """Return the embedder of a spec, which a collection may have been made with long ago.

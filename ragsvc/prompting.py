@@ -51,9 +51,16 @@ _GLANCE = 200
 """Characters behind a bracket that are looked at: a tag with more between its letters is no tag to anyone."""
 
 
-def build(question: Question, result: SearchResult, budget_tokens: int, count: Callable[[str], int]) -> Prompt:
-    """Return the prompt of a question: instructions, history, numbered passages, the question.
+def build(
+    question: Question,
+    result: SearchResult,
+    budget_tokens: int,
+    count: Callable[[str], int],
+    query: str | None = None,
+) -> Prompt:
+    """Return the prompt of a question: instructions, history, numbered passages, the question in its own words.
 
+    `query` is what was searched for where that is not the question: the messages do not hold it, it is no one's word.
     `count` gives the tokens (cl100k_base) of a text. The oldest turns are left out first, then the last passages; a
     passage is never cut. The first passage stays, whatever the budget: without it there is nothing to answer from.
     """
@@ -69,7 +76,7 @@ def build(question: Question, result: SearchResult, budget_tokens: int, count: C
     )
     # Parts that are joined have no more tokens together: each brings _PER_MESSAGE for the line ends between them.
     tokens = math.ceil(_MARGIN * (fixed + told + shown))
-    return Prompt(question.text, passages, messages, tokens, result.term_weights)
+    return Prompt(question.text, passages, messages, tokens, result.term_weights, query)
 
 
 def neutral(text: str) -> str:

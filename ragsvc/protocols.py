@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from indexes.types import DocumentInfo, Filter, FloatVector, IndexSpec, Mode, SearchResult, Source, TextSlice
-from ragsvc.types import ChatReply, Moderated, Prompt
+from ragsvc.types import ChatReply, Moderated, Prompt, Question, Rewritten
 
 
 class ChatModel(Protocol):
@@ -26,6 +26,14 @@ class ChatModel(Protocol):
 
         A reply that begins with the line `NOT_IN_DOCUMENTS` says that the passages do not hold the answer.
         """
+        ...
+
+
+class QueryRewriter(Protocol):
+    """A follow-up to a query that stands alone."""
+
+    async def rewrite(self, question: Question) -> Rewritten:
+        """Return the query for a question that needs its history. Question and history have passed the gate."""
         ...
 
 

@@ -60,7 +60,9 @@ class Prompt:
     tokens: int
     """Estimate (cl100k_base + 10 %) of the messages."""
     term_weights: Mapping[str, float] = field(default_factory=dict)
-    """Inverse document frequency of the question's words, for the local chat."""
+    """Inverse document frequency of the query's words, for the local chat."""
+    query: str | None = None
+    """What was searched for, where that is not the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,15 @@ class ChatReply:
     model: str
     prompt_tokens: int
     completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A query that stands alone, made of a question and the turns before it."""
+
+    query: str
+    reply: ChatReply | None = None
+    """The model's reply, for its price; None where no model was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +173,8 @@ class Answer:
     """The one that was searched; 0 where the question was blocked and nothing was searched."""
     usage: Usage
     timings_ms: Mapping[str, int]
+    search_query: str | None = None
+    """What was searched for, judged; None where that is the question as it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +185,8 @@ class MetaEvent:
     collection: str
     generation: int
     model: str
+    search_query: str | None = None
+    """As in `Answer`."""
 
 
 @dataclass(frozen=True, slots=True)

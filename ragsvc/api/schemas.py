@@ -62,7 +62,9 @@ class AskRequest(Request):
     collection: CollectionName = "default"
     k: Count = 8
     filter: FilterObject | None = None
-    history: Annotated[list[TurnIn], Meta(max_length=MAX_HISTORY)] = msgspec.field(default_factory=list)
+    history: Annotated[
+        list[TurnIn], Meta(max_length=MAX_HISTORY, description="Earlier messages; a follow-up is searched with them.")
+    ] = msgspec.field(default_factory=list)
     stream: Annotated[bool, Meta(description="Answer as server-sent events.")] = False
     response_format: Annotated[dict[str, Any] | None, Meta(description="Not served yet: 422 `not_supported`.")] = None
 
@@ -210,6 +212,8 @@ class AskResponse(Response):
     generation: int
     usage: UsageOut
     timings_ms: dict[str, int]
+    search_query: str | None
+    """What was searched for where `history` was needed for it; null where the question was searched as it stands."""
 
 
 class DocumentListed(Response):

@@ -18,6 +18,7 @@ import numpy as np
 
 from ragsvc.citing import markers, supplied_markers
 from ragsvc.evidence import Unit, content, is_function_word, overlap, stem, units
+from ragsvc.followups import telling
 from ragsvc.types import NOT_IN_DOCUMENTS, ChatReply, Passage, Prompt
 
 MODEL = "extractive"
@@ -36,6 +37,13 @@ Unrelated texts lie between 0.0 and 0.25; a short question and a long passage th
 _FEWEST_WORDS = 2
 """Question words that one place must hold at least, where the question has as many."""
 
+_EARLIER_WORTH = 0.3
+"""Worth of a word that a follow-up does not name itself, beside one that it does.
+
+On the 34 follow-ups of `tests/ragsvc/followup_cases.py`, over both documentations, 33 are answered, 30 of them from the
+right file; without their history 21 and 9. Of 23 about other subjects none is. It is the same from 0.2 to 0.4; at 0.5,
+with all words of the conversation wanted, 8 of the 23 were answered.
+"""
 _MOST_SENTENCES = 3
 _LONGEST = 600
 """Most characters of the whole reply's quotes, the first one aside."""
@@ -98,10 +106,10 @@ def choose(prompt: Prompt, room: int = _LONGEST) -> tuple[_Sentence, ...]:
 
     `room` is the most characters of the quotes after the first.
     """
-    wanted = content(prompt.question)
-    weights = _weights(prompt.term_weights)
+    wanted, weights = _wanted(prompt)
     cosines = _cosines(prompt)
-    candidates = [sentence for sentence in _all(prompt.passages) if not _echoes(sentence.text, prompt.question)]
+    passages = prompt.passages if prompt.query is None else _about(prompt.question, prompt.passages)
+    candidates = [sentence for sentence in _all(passages) if not _echoes(sentence.text, prompt.question)]
     if not wanted or not candidates:
         return ()
     ranked = sorted(candidates, key=lambda sentence: _worth(sentence, wanted, weights, cosines), reverse=True)
@@ -121,13 +129,42 @@ def choose(prompt: Prompt, room: int = _LONGEST) -> tuple[_Sentence, ...]:
     return tuple(sorted(chosen, key=lambda sentence: (sentence.passage.number, sentence.at)))
 
 
+def _wanted(prompt: Prompt) -> tuple[frozenset[str], dict[str, float]]:
+    """Return the words that an answer should hold, and their weights.
+
+    In a follow-up what the question names itself counts in full; what earlier turns name, and words that ask, less.
+    """
+    weights = _weights(prompt.term_weights)
+    asked = content(prompt.question)
+    if prompt.query is None:
+        return asked, weights
+    rarest = max(weights.values(), default=1.0)
+    wanted = asked | telling(prompt.query)
+    less = wanted - telling(prompt.question)
+    return wanted, weights | {word: _EARLIER_WORTH * weights.get(word, rarest) for word in less}
+
+
+def _about(question: str, passages: Sequence[Passage]) -> list[Passage]:
+    """Return the passages that hold a word of a follow-up itself, if it has one that names something."""
+    named = telling(question)
+    return [
+        passage
+        for passage in passages
+        if not named or not named.isdisjoint(content(" ".join([_above(passage), passage.hit.text])))
+    ]
+
+
+def _above(passage: Passage) -> str:
+    return " ".join([passage.hit.title, *passage.hit.heading_path])
+
+
 def _cosines(prompt: Prompt) -> dict[int, float]:
     """Return the cosine of each passage; nothing where there is none, or none to be trusted.
 
     A passage that the search by meaning did not find is at most as close as the farthest one that it found. The local
     vectors know English only: for a question in another script words alone decide.
     """
-    letters = [char for char in prompt.question if char.isalpha()]
+    letters = [char for char in prompt.query or prompt.question if char.isalpha()]
     foreign = sum(char > _LAST_LATIN for char in letters)
     known = [passage.hit.dense.score for passage in prompt.passages if passage.hit.dense]
     if not known or foreign * 2 > len(letters):
@@ -174,7 +211,7 @@ def _weights(term_weights: Mapping[str, float]) -> dict[str, float]:
 def _all(passages: Sequence[Passage]) -> Iterable[_Sentence]:
     for passage in passages:
         hit = passage.hit
-        above = content(" ".join([hit.title, *hit.heading_path]))
+        above = content(_above(passage))
         headings: frozenset[str] = frozenset()
         for at, unit in enumerate(units(hit.text)):
             text = hit.text[unit.start : unit.end]

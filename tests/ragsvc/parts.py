@@ -139,8 +139,10 @@ class ScriptedRetriever:
         self.before = before
         self.seconds = seconds
         self.finished = 0
+        self.queries: list[str] = []
 
     async def retrieve(self, query: str, collection: str, k: int, mode: str, where: object) -> Retrieved:
+        self.queries.append(query)
         if self.before:
             self.before()
         await asyncio.sleep(self.seconds)

@@ -11,6 +11,7 @@ from ragsvc.answering import Answering, events, house_sentence, read_reply
 from ragsvc.errors import EmbeddingUnavailable, RateLimited, UpstreamMalformed
 from ragsvc.moderation import Gate
 from ragsvc.providers.local_chat import LocalChat
+from ragsvc.rewriting import ChatRewriter, JoiningRewriter
 from ragsvc.types import (
     NOT_IN_DOCUMENTS,
     Answer,
@@ -50,10 +51,20 @@ def _answer(
     retriever: ScriptedRetriever | None = None,
     question: Question | None = None,
     price: float | None = 0.25,
+    rewriter: object = None,
 ) -> Answer:
     gate = Gate(moderator or ScriptedModerator(), "window")
     retriever = retriever or ScriptedRetriever(result(PASSAGE))
-    answering = Answering(retriever, gate, chat, _stored, lambda model, sent, received: price, count, _Clock())  # type: ignore[arg-type]
+    answering = Answering(
+        retriever,
+        gate,
+        chat,
+        _stored,
+        lambda model, sent, received: price,
+        count,
+        _Clock(),
+        rewriter=rewriter or JoiningRewriter(),
+    )  # type: ignore[arg-type]
     return asyncio.run(answering.answer(question or Question("What must be set?")))
 
 
@@ -80,7 +91,13 @@ def test_a_citation_is_compared_with_the_stored_text(stored: str | None, kept: i
     """A quote that is not the stored text is not sent; a version that is gone stands by the search's snapshot."""
     gate = Gate(ScriptedModerator(), "window")
     answering = Answering(
-        ScriptedRetriever(result(PASSAGE)), gate, ScriptedChat(REPLY), lambda *_: stored, lambda *_: 0.0, count
+        ScriptedRetriever(result(PASSAGE)),
+        gate,
+        ScriptedChat(REPLY),
+        lambda *_: stored,
+        lambda *_: 0.0,
+        count,
+        rewriter=JoiningRewriter(),
     )  # type: ignore[arg-type]
     answer = asyncio.run(answering.answer(Question("What must be set?")))
     assert (answer.answer, len(answer.citations)) == (REPLY, kept)
@@ -274,7 +291,13 @@ def test_broken_characters_are_mended() -> None:
 def test_moderation_off_is_said_in_the_answer() -> None:
     """No judge, no checks, nothing covered."""
     answering = Answering(
-        ScriptedRetriever(result(PASSAGE)), Gate(None, "off"), ScriptedChat(REPLY), _stored, lambda *_: 0.0, count
+        ScriptedRetriever(result(PASSAGE)),
+        Gate(None, "off"),
+        ScriptedChat(REPLY),
+        _stored,
+        lambda *_: 0.0,
+        count,
+        rewriter=JoiningRewriter(),
     )  # type: ignore[arg-type]
     answer = asyncio.run(answering.answer(Question("What?")))
     summary = answer.moderation
@@ -304,3 +327,79 @@ def test_events_come_in_the_contracts_order() -> None:
     assert list(events(blocked))[1:] == [BlockedEvent("answer", ("first",), 0)]
     empty = list(events(_answer(ScriptedChat("", "length"))))
     assert [type(event) for event in empty] == [MetaEvent, CitationsEvent, DoneEvent]
+
+
+CONVERSATION = (Turn("user", "How do I start it with Docker?"), Turn("assistant", "Set `DATABASE_URL` first [1]."))
+FOLLOW_UP = Question("And how do I undo that?", history=CONVERSATION)
+REWRITTEN = "How do I undo DATABASE_URL with Docker?"
+
+
+def test_a_follow_up_is_searched_for_by_its_rewriting() -> None:
+    """The query goes to the search and into the answer; the prompt has the user's own words; both calls are paid."""
+    rewriting, chat, retriever = ScriptedChat(REWRITTEN), ScriptedChat(REPLY), ScriptedRetriever(result(PASSAGE))
+    answer = _answer(chat, None, retriever, FOLLOW_UP, rewriter=ChatRewriter(rewriting, count))
+    assert (retriever.queries, answer.search_query) == ([REWRITTEN], REWRITTEN)
+    (prompt,) = chat.prompts
+    assert (prompt.question, prompt.query) == (FOLLOW_UP.text, REWRITTEN)
+    assert [message.content for message in prompt.messages[1:3]] == [turn.content for turn in CONVERSATION]
+    assert FOLLOW_UP.text in prompt.messages[-1].content
+    assert REWRITTEN not in "".join(message.content for message in prompt.messages)
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.cost_usd) == (2000, 100, 0.75)
+    assert answer.moderation.checks == 5  # the question and two turns, the query, the answer
+    assert list(answer.timings_ms) == ["moderate", "rewrite", "retrieve", "chat", "total"]
+    assert next(events(answer)) == MetaEvent(answer.id, "default", 7, "scripted-chat-2026", REWRITTEN)
+
+
+def test_a_question_that_stands_alone_is_not_rewritten() -> None:
+    """With or without history it goes to the search as it stands, beside its moderation; no model rewrites it."""
+    rewriting, retriever = ScriptedChat(REWRITTEN), ScriptedRetriever(result(PASSAGE))
+    for history in ((), CONVERSATION):
+        question = Question("Which variable must be set before the first start?", history=history)
+        answer = _answer(ScriptedChat(REPLY), None, retriever, question, rewriter=ChatRewriter(rewriting, count))
+        assert (answer.search_query, retriever.queries.pop()) == (None, question.text)
+        assert "rewrite" not in answer.timings_ms
+    assert rewriting.prompts == []
+
+
+def test_a_flagged_conversation_is_not_sent_to_be_rewritten() -> None:
+    """A flag in question or history ends the answer before a rewriting model, an embedder or a chat has seen it."""
+    rewriting, retriever = ScriptedChat(REWRITTEN), ScriptedRetriever(result(PASSAGE))
+    for word in ("undo", "Docker", "DATABASE_URL"):
+        answer = _answer(
+            ScriptedChat(REPLY), ScriptedModerator(word), retriever, FOLLOW_UP, rewriter=ChatRewriter(rewriting, count)
+        )
+        assert (answer.status, answer.blocked) == ("blocked", Blocked("question", (word,)))
+    assert (rewriting.prompts, retriever.queries) == ([], [])
+
+
+def test_a_flagged_rewriting_blocks_the_question() -> None:
+    """What harmless turns were put together to is judged like a question, and is not shown."""
+    chat, moderator = ScriptedChat(REPLY), ScriptedModerator("undo DATABASE_URL")
+    answer = _answer(chat, moderator, None, FOLLOW_UP, rewriter=ChatRewriter(ScriptedChat(REWRITTEN), count))
+    assert (answer.status, answer.blocked) == ("blocked", Blocked("question", ("undo DATABASE_URL",)))
+    assert (answer.search_query, chat.prompts) == (None, [])
+    assert moderator.requests == [(FOLLOW_UP.text, *(turn.content for turn in CONVERSATION)), (REWRITTEN,)]
+    assert answer.usage.prompt_tokens == 1000
+
+
+def test_a_question_that_comes_back_unchanged_was_searched_as_it_stands() -> None:
+    """The model found that it stands alone: nothing to show, nothing to judge again, the call is paid."""
+    moderator, retriever = ScriptedModerator(), ScriptedRetriever(result(PASSAGE))
+    same = ChatRewriter(ScriptedChat("and how do I undo that"), count)
+    answer = _answer(ScriptedChat(REPLY), moderator, retriever, FOLLOW_UP, rewriter=same)
+    assert (answer.search_query, retriever.queries) == (None, [FOLLOW_UP.text])
+    assert len(moderator.requests) == 2
+    assert answer.usage.prompt_tokens == 2000
+
+
+def test_a_rewriting_that_fails_fails_the_answer() -> None:
+    """The provider's error is raised as it is: no search by worse words takes its place in silence."""
+
+    class Down(ScriptedChat):
+        async def complete(self, prompt, max_tokens):  # type: ignore[no-untyped-def]
+            raise RateLimited("slow down")
+
+    retriever = ScriptedRetriever(result(PASSAGE))
+    with pytest.raises(RateLimited):
+        _answer(ScriptedChat(REPLY), None, retriever, FOLLOW_UP, rewriter=ChatRewriter(Down(), count))
+    assert retriever.queries == []

@@ -9,6 +9,7 @@ from ragsvc.answering import Answering
 from ragsvc.errors import ProviderError
 from ragsvc.moderation import Gate
 from ragsvc.providers.openai import OpenAIProvider
+from ragsvc.rewriting import JoiningRewriter
 from ragsvc.types import Answer, Question
 from tests.openai_fake import DEFAULT_KEY, OpenAIFake
 from tests.ragsvc.parts import ScriptedRetriever, count, result
@@ -23,7 +24,15 @@ def _answer(script: Callable[[OpenAIFake], None], question: str = "What must be 
         provider = OpenAIProvider()
         gate = Gate(provider.moderator("omni-moderation-latest", fake.base_url, DEFAULT_KEY), "window", timeout_s=60)
         chat = provider.chat("gpt-6-luna", fake.base_url, DEFAULT_KEY, "openai")
-        answering = Answering(ScriptedRetriever(result(PASSAGE)), gate, chat, lambda *_: None, lambda *_: 0.0, count)
+        answering = Answering(
+            ScriptedRetriever(result(PASSAGE)),
+            gate,
+            chat,
+            lambda *_: None,
+            lambda *_: 0.0,
+            count,
+            rewriter=JoiningRewriter(),
+        )
         try:
             return await answering.answer(Question(question))
         finally:

@@ -39,7 +39,7 @@ def test_an_answer_has_the_contracts_fields(server):
     assert reply.status == 200
     assert list(answer) == [
         "id", "status", "answer", "citations", "blocked", "moderation", "model", "provider", "collection", "generation",
-        "usage", "timings_ms",
+        "usage", "timings_ms", "search_query",
     ]  # fmt: skip
     assert list(answer["citations"][0]) == [
         "marker", "support", "document_id", "version", "path", "title", "page", "start", "end", "quote", "score",
@@ -87,7 +87,7 @@ def test_events_come_in_the_contracts_order(server):
     events = events_of(reply.body)
     assert [name for name, _ in events] == ["meta", "text", "citations", "done"]
     meta, text, citations, done = (data for _, data in events)
-    assert meta == {name: whole[name] for name in ("id", "collection", "generation", "model")}
+    assert meta == {name: whole[name] for name in ("id", "collection", "generation", "model", "search_query")}
     assert text == {"delta": whole["answer"], "end": len(whole["answer"])}
     assert citations == whole["citations"]
     assert done == {name: whole[name] for name in ("status", "usage", "moderation", "timings_ms")}
