@@ -9,7 +9,7 @@ import hashlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -304,9 +304,9 @@ async def _measure(
     queries: _Queries,
     plan: EvaluationPlan,
 ) -> Evaluation:
-    retrieval = Retrieval(_Shelf(collection), lambda _: queries)
     legs = [leg for leg in LEGS if leg in request.legs]
-    found = {leg: await _search(labelled, retrieval, leg) for leg in legs}
+    with closing(Retrieval(_Shelf(collection), lambda _: queries)) as retrieval:
+        found = {leg: await _search(labelled, retrieval, leg) for leg in legs}
     values = {leg: _values(labelled, found[leg].hits, request.k) for leg in legs}
     status = await asyncio.to_thread(collection.status)
     return Evaluation(
