@@ -133,6 +133,18 @@ def test_the_plan_comes_before_the_first_cent(measured, run, folder, openai):
     assert len([text for request in openai.requests("embeddings") for text in request.inputs]) == len(sent)
 
 
+def test_a_query_that_can_not_be_embedded_ends_the_run(measured, run, folder, openai):
+    """The provider's error is exit 4 and one line; the same command afterwards pays for what is missing alone."""
+    measured()
+    for name, line in (("queries.jsonl", '{"id": "new", "text": "rain at nine?"}\n'), ("qrels.tsv", "new\train\t1\n")):
+        with (folder / name).open("a", encoding="utf-8") as file:
+            file.write(line)
+    openai.embeddings.fail(401)
+    code, _, err = run("evaluate", folder)
+    assert (code, err.count("\n")) == (4, 1)
+    assert measured()["plan"]["queries"] == 1
+
+
 def test_an_evaluation_stays_out_of_the_collections(measured, run, openai):
     """It is listed nowhere and found by no search."""
     measured()
@@ -147,6 +159,7 @@ def test_texts_are_stored_as_they_stand(measured, tmp_path, openai):
     with Collection.open(store.parent) as collection:
         documents, _ = collection.documents(None, 100, None)
         assert {d.path: (d.title, collection.text(d.id).text) for d in documents} == TEXTS
+        assert collection.status().vectors == len(TEXTS)  # no query among the passages
 
 
 def test_a_text_that_is_blank_is_named_and_can_not_be_found(measured, run, folder, openai):
