@@ -71,6 +71,14 @@ def test_the_legs_are_measured(measured):
     assert all(value > 0 for value in found["search_ms"].values())
 
 
+def test_fewer_passages_bring_less_beside_the_evidence(measured):
+    """With -k 1 the first passage alone is measured: as much evidence here, and a larger share of what is shown."""
+    one, five = (measured("-k", k, "--legs", "lexical")["legs"]["lexical"] for k in (1, 5))
+    assert one["span recall@1"] == five["span recall@5"]
+    assert one["span precision@1"] > five["span precision@5"]
+    assert one["nDCG@10"] == five["nDCG@10"]
+
+
 def test_hybrid_is_compared_with_the_better_leg(measured):
     """The difference is that of the means, inside its interval, to the leg with the higher mean."""
     found = measured()
