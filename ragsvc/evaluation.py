@@ -5,31 +5,26 @@ is embedded once, and vectors are shared by the specs that cut the set otherwise
 """
 
 import asyncio
-import hashlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
 
-import numpy as np
-
 from indexes.collection import Collection
-from indexes.errors import StoreNotFound
-from indexes.types import EmbeddingSpec, FileStat, FloatVector, Hit, IndexSpec, text_hash
+from indexes.types import EmbeddingSpec, Hit, IndexSpec
 from ingest import pipeline, preparing, tokens
-from ingest.errors import Rejected
-from ingest.preparing import Given, Prepared
-from ingest.protocols import Embedded, Embedder, RequestLimits
-from ingest.types import Document, IngestOptions, IngestPlan, OnEvent, Section, ignore
+from ingest.preparing import Prepared
+from ingest.protocols import Embedder
+from ingest.types import IngestOptions, IngestPlan, OnEvent, ignore
 from ragsvc import measures
 from ragsvc.governor import Purpose
 from ragsvc.indexing import price, require_within
-from ragsvc.labelled import LabelledSet, LabelledText, load
+from ragsvc.labelled import LabelledSet, load
+from ragsvc.labelled_collection import KnownQueries, forget_vanished, given, opened
 from ragsvc.measures import Interval, Place
-from ragsvc.protocols import LanguageBound
 from ragsvc.retrieval import Retrieval
 from ragsvc.settings import Settings
 from ragsvc.specs import new_spec
@@ -40,8 +35,6 @@ DEPTH = 50
 """Passages fetched a query: ten documents may take many more passages than ten."""
 BUDGET = 8_000
 """Characters, some 2,000 tokens of English: what chunks of different sizes bring is compared at this size, too."""
-_QUERY_TEMPLATE = "query"
-"""Queries' vectors are kept under a spec of their own: among those of passages they would be found by queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +120,12 @@ async def evaluate(
     spec = new_spec(settings, tokens=request.chunk_tokens, overlap=request.overlap)
     words_only = set(request.legs) == {"lexical"}
     embedder = None if words_only else embedder_for(spec.embedding, "ingest")
-    with _opened(settings, labelled.folder, spec, words_only=words_only) as collection:
+    with opened(settings, labelled.folder, spec, words_only=words_only) as collection:
         asked = sorted({text for text in _asked(labelled).values() if text.strip()})
-        queries = _Queries(collection, embedder)
-        _forget_vanished(collection, labelled)
+        queries = KnownQueries(collection, embedder)
+        forget_vanished(collection, labelled)
         with preparing.prepare_given(
-            [_given(text) for text in labelled.corpus.values()],
+            [given(text) for text in labelled.corpus.values()],
             str(labelled.folder),
             collection,
             collection.locks,
@@ -157,114 +150,6 @@ def _plan(prepared: Prepared, unknown: Sequence[str], spec: EmbeddingSpec, *, wo
     return EvaluationPlan(prepared.plan, len(unknown), spent, spec.model, cost)
 
 
-class _EvaluationCollection(Collection):
-    """A collection that takes the vectors its siblings have: they cut the same texts otherwise."""
-
-    siblings: Sequence[Path] = ()
-    locks: Path
-
-    def known_vectors(self, spec: EmbeddingSpec, hashes: Sequence[bytes]) -> frozenset[bytes]:
-        """Return those of `hashes` whose vector is stored, here or in a sibling; from now on here."""
-        known = super().known_vectors(spec, hashes)
-        for folder in self.siblings:
-            missing = [key for key in hashes if key not in known]
-            if not missing:
-                break
-            with Collection.open(folder) as sibling:
-                found = sibling.vectors(spec, missing)
-            if found:
-                self.add_vectors(spec, list(found), np.stack(list(found.values())))
-                known |= found.keys()
-        return known
-
-
-@contextmanager
-def _opened(settings: Settings, folder: Path, spec: IndexSpec, *, words_only: bool) -> Iterator[_EvaluationCollection]:
-    """Open the collection of a set under a spec, made if it is new."""
-    home = settings.data_dir / "evaluations" / _key(str(folder))
-    embedding = "words" if words_only else _key(repr(spec.embedding))
-    mine = home / f"{spec.chunks.tokens}-{spec.chunks.overlap}-{spec.chunks.chunker}-{embedding}"
-    for part in (home.parent, home):
-        part.mkdir(mode=0o700, exist_ok=True)
-    try:
-        collection = _EvaluationCollection.open(mine, delta_rows=settings.delta_rows)
-    except StoreNotFound:
-        collection = _EvaluationCollection.create(mine, _key(mine.name)[:6], spec, delta_rows=settings.delta_rows)
-    collection.locks = mine / "locks"
-    others = [path.parent for path in home.glob(f"*-{embedding}/store.db") if path.parent != mine]
-    collection.siblings = [] if words_only else sorted(others)
-    with collection:
-        yield collection
-
-
-def _key(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-
-
-class _Queries:
-    """Embeds each query once and for all. Satisfies `ingest.protocols.Embedder` for `Retrieval`."""
-
-    def __init__(self, collection: Collection, embedder: Embedder | None) -> None:
-        """No embedder: only lexical searches are made."""
-        self._collection, self._embedder = collection, embedder
-        embedding = collection.spec.embedding
-        self.spec, self.limits = embedding, RequestLimits() if embedder is None else embedder.limits
-        self._kept_under = replace(embedding, template=_QUERY_TEMPLATE)
-        self._vectors: dict[str, FloatVector] = {}
-
-    def unknown(self, texts: Sequence[str]) -> list[str]:
-        """Return the texts that have no vector yet."""
-        known = self._collection.known_vectors(self._kept_under, [text_hash(text) for text in texts])
-        return [text for text in texts if text_hash(text) not in known]
-
-    async def embed(self, texts: Sequence[str], concurrency: int) -> None:
-        """Embed the unknown ones, `concurrency` at once, each as a question is; what arrived is kept at once."""
-        assert self._embedder is not None  # noqa: S101 - without one nothing is embedded
-        embedder, slots = self._embedder, asyncio.Semaphore(concurrency)
-
-        async def one(text: str) -> None:
-            async with slots:
-                found = await embedder.embed_query(text)
-            await asyncio.to_thread(self._collection.add_vectors, self._kept_under, [text_hash(text)], found.vectors)
-
-        async with asyncio.TaskGroup() as group:
-            for text in self.unknown(texts):
-                group.create_task(one(text))
-        kept = self._collection.vectors(self._kept_under, [text_hash(text) for text in texts])
-        self._vectors = {text: kept[text_hash(text)] for text in texts}
-
-    async def embed_documents(self, texts: Sequence[str]) -> Embedded:
-        """Nothing of a search embeds documents. Raises NotImplementedError."""
-        raise NotImplementedError
-
-    async def embed_query(self, text: str) -> Embedded:
-        """Return the vector of a query that was embedded before; shape (1, dimensions)."""
-        return Embedded(self._vectors[text][None, :], 0)
-
-    def speaks(self, text: str) -> bool:
-        """Whether the embedding model knows the text's script."""
-        return self._embedder.speaks(text) if isinstance(self._embedder, LanguageBound) else True
-
-
-def _given(text: LabelledText) -> Given:
-    content = f"{text.title}\0{text.text}".encode()
-
-    def read() -> Document:
-        if not text.text.strip():
-            raise Rejected("empty", "it has no text")
-        return Document(text.text, (Section(0, len(text.text)),), "text/plain", title=text.title, reader="labelled-1")
-
-    return Given(text.id, FileStat(len(content), 0, 0, 0), hashlib.sha256(content).digest(), read)
-
-
-def _forget_vanished(collection: Collection, labelled: LabelledSet) -> None:
-    """Remove what the corpus no longer has."""
-    for source in collection.sources():
-        for path, entry in collection.manifest(source.id).entries.items():
-            if path not in labelled.corpus:
-                collection.remove_document(entry.document_id, by_hand=False)
-
-
 async def _index(
     prepared: Prepared,
     collection: Collection,
@@ -274,7 +159,7 @@ async def _index(
 ) -> None:
     options = IngestOptions(inputs=settings.embed_batch, concurrency=settings.embed_concurrency)
     if embedder is None:
-        prepared, embedder = replace(prepared, wanted=frozenset()), _Queries(collection, None)
+        prepared, embedder = replace(prepared, wanted=frozenset()), KnownQueries(collection, None)
     await pipeline.apply(prepared, collection, embedder, options, on_event)
 
 
@@ -301,12 +186,12 @@ async def _measure(
     request: EvaluationRequest,
     labelled: LabelledSet,
     collection: Collection,
-    queries: _Queries,
+    queries: KnownQueries,
     plan: EvaluationPlan,
 ) -> Evaluation:
-    retrieval = Retrieval(_Shelf(collection), lambda _: queries)
     legs = [leg for leg in LEGS if leg in request.legs]
-    found = {leg: await _search(labelled, retrieval, leg) for leg in legs}
+    with closing(Retrieval(_Shelf(collection), lambda _: queries)) as retrieval:
+        found = {leg: await _search(labelled, retrieval, leg) for leg in legs}
     values = {leg: _values(labelled, found[leg].hits, request.k) for leg in legs}
     status = await asyncio.to_thread(collection.status)
     return Evaluation(

@@ -71,6 +71,14 @@ def test_the_legs_are_measured(measured):
     assert all(value > 0 for value in found["search_ms"].values())
 
 
+def test_fewer_passages_bring_less_beside_the_evidence(measured):
+    """With -k 1 the first passage alone is measured: as much evidence here, and a larger share of what is shown."""
+    one, five = (measured("-k", k, "--legs", "lexical")["legs"]["lexical"] for k in (1, 5))
+    assert one["span recall@1"] == five["span recall@5"]
+    assert one["span precision@1"] > five["span precision@5"]
+    assert one["nDCG@10"] == five["nDCG@10"]
+
+
 def test_hybrid_is_compared_with_the_better_leg(measured):
     """The difference is that of the means, inside its interval, to the leg with the higher mean."""
     found = measured()
@@ -133,6 +141,18 @@ def test_the_plan_comes_before_the_first_cent(measured, run, folder, openai):
     assert len([text for request in openai.requests("embeddings") for text in request.inputs]) == len(sent)
 
 
+def test_a_query_that_can_not_be_embedded_ends_the_run(measured, run, folder, openai):
+    """The provider's error is exit 4 and one line; the same command afterwards pays for what is missing alone."""
+    measured()
+    for name, line in (("queries.jsonl", '{"id": "new", "text": "rain at nine?"}\n'), ("qrels.tsv", "new\train\t1\n")):
+        with (folder / name).open("a", encoding="utf-8") as file:
+            file.write(line)
+    openai.embeddings.fail(401)
+    code, _, err = run("evaluate", folder)
+    assert (code, err.count("\n")) == (4, 1)
+    assert measured()["plan"]["queries"] == 1
+
+
 def test_an_evaluation_stays_out_of_the_collections(measured, run, openai):
     """It is listed nowhere and found by no search."""
     measured()
@@ -147,6 +167,7 @@ def test_texts_are_stored_as_they_stand(measured, tmp_path, openai):
     with Collection.open(store.parent) as collection:
         documents, _ = collection.documents(None, 100, None)
         assert {d.path: (d.title, collection.text(d.id).text) for d in documents} == TEXTS
+        assert collection.status().vectors == len(TEXTS)  # no query among the passages
 
 
 def test_a_text_that_is_blank_is_named_and_can_not_be_found(measured, run, folder, openai):
