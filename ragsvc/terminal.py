@@ -220,6 +220,7 @@ def collection_json(name: str, status: CollectionStatus) -> dict[str, object]:
         "name": name,
         "documents": status.documents,
         "stale_documents": status.stale_documents,
+        "rejected_files": status.rejected_files,
         "chunks": status.chunks,
         "vectors": status.vectors,
         "missing_vectors": status.missing_vectors,
