@@ -45,6 +45,9 @@ def _require_marks(upsert: DocumentUpsert) -> None:
             raise ValueError(f"marks must rise inside the text of {upsert.path}, one starts at {mark.start}")
         if not mark.position or not all(type(value) in (str, int) for value in mark.position.values()):
             raise ValueError(f"a position has texts and integers, not {dict(mark.position)!r}")
+        for what in (*mark.position, *mark.position.values()):
+            if isinstance(what, str) and not what.isascii():
+                what.encode()
         last = mark.start
 
 

@@ -69,11 +69,13 @@ def test_hits_carry_the_marks_that_hold_for_them(starts: set[int], width: int) -
         (Mark(5, {"row": 1}),),
         (Mark(0, {}),),
         (Mark(0, {"row": True}),),
+        (Mark(0, {"sheet": "\ud800"}),),
+        (Mark(0, {"\udfff": 1}),),
     ],
 )
 def test_marks_that_make_no_sense_are_refused(collection: Collection, source: Source, marks: tuple[Mark, ...]) -> None:
     """Marks that do not rise, lie outside the text, or are not plain values are refused whole."""
-    with pytest.raises(ValueError, match=r"marks|position"):
+    with pytest.raises(ValueError, match=r"marks|position|surrogates"):
         put(collection, source, replace(upsert("a", "apple"), marks=marks))
     assert collection.status().documents == 0
 
