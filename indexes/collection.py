@@ -5,12 +5,13 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from indexes import store_changes, store_documents, store_search, store_vectors, store_words
+from indexes import store_changes, store_documents, store_rejections, store_search, store_vectors, store_words
 from indexes.errors import Conflict, IndexesError, InvalidVectors, StoreNotFound, StoreTooNew
 from indexes.generations import Segments, Snapshot, last_row
 from indexes.search import Query, require_valid, search
@@ -144,7 +145,8 @@ class Collection:
     def manifest(self, source_id: int, under: str = "") -> Manifest:
         """Return what is known of a source, or of the folder `under` (a relative path) of it. Raises NotFound."""
         with self._store.read() as connection:
-            return store_documents.manifest(connection, source_id, under)
+            found = store_documents.manifest(connection, source_id, under)
+            return replace(found, rejected=store_rejections.known(connection, source_id, under))
 
     def removed_by_hand(self, source_id: int) -> frozenset[str]:
         """Return the paths that were removed by hand and have not come back since."""
@@ -304,6 +306,7 @@ class Collection:
             head = store_vectors.head(connection)
             segments = store_vectors.segments(connection, head.generation)
             documents, stale, chunks, missing = store_search.counts(connection, head)
+            rejected = store_rejections.count(connection)
             vectors = store_vectors.count_vectors(connection, head.embedding_spec_id)
             delta = store_vectors.count_vectors(connection, head.embedding_spec_id, last_row(segments))
         return CollectionStatus(
@@ -311,6 +314,7 @@ class Collection:
             spec=head.spec,
             documents=documents,
             stale_documents=stale,
+            rejected_files=rejected,
             chunks=chunks,
             vectors=vectors,
             missing_vectors=missing,

@@ -6,7 +6,7 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from indexes import lexical, store_words
+from indexes import lexical, store_rejections, store_words
 from indexes.errors import NotFound
 from indexes.store import Connection, now
 from indexes.store_documents import signed, source
@@ -33,6 +33,8 @@ def require_storable(changes: ChangeSet) -> None:
         _require_marks(upsert)
     for rename in changes.renames:
         rename.path.encode()
+    for rejected in changes.rejections:
+        f"{rejected.path}{rejected.reason}{rejected.detail}{rejected.readers}".encode()
 
 
 def _require_marks(upsert: DocumentUpsert) -> None:
@@ -43,6 +45,9 @@ def _require_marks(upsert: DocumentUpsert) -> None:
             raise ValueError(f"marks must rise inside the text of {upsert.path}, one starts at {mark.start}")
         if not mark.position or not all(type(value) in (str, int) for value in mark.position.values()):
             raise ValueError(f"a position has texts and integers, not {dict(mark.position)!r}")
+        for what in (*mark.position, *mark.position.values()):
+            if isinstance(what, str) and not what.isascii():
+                what.encode()
         last = mark.start
 
 
@@ -61,6 +66,8 @@ def apply(connection: Connection, changes: ChangeSet, serving: Serving) -> Apply
         "UPDATE document SET state = 'stale', state_reason = ? WHERE id = ? AND source_id = ?",
         ((reason, document_id, source_id) for document_id, reason in changes.stale),
     )
+    store_rejections.forget(connection, source_id, changes.forgotten)
+    store_rejections.remember(connection, source_id, changes.rejections)
     applied: dict[str, str] = {}
     for upsert in changes.upserts:
         document_id_or_none = _upsert(connection, source_id, upsert, serving)
@@ -135,7 +142,7 @@ def _rename(connection: Connection, source_id: int, renames: tuple[DocumentRenam
     # Two steps, because names may swap. No relative path begins with "/".
     connection.executemany("UPDATE document SET path = '/' || id WHERE id = ?", ((key,) for key in settled))
     connection.executemany("UPDATE document SET path = ? WHERE id = ?", ((settled[key], key) for key in settled))
-    _forget_removals(connection, source_id, tuple(settled.values()))
+    _forget_paths(connection, source_id, tuple(settled.values()))
     conflicts = []
     for rename in renames:
         if settled.get(rename.document_id) == rename.path:
@@ -168,7 +175,9 @@ def _holder(connection: Connection, source_id: int, path: str) -> str | None:
     return row[0] if row else None
 
 
-def _forget_removals(connection: Connection, source_id: int, paths: tuple[str, ...]) -> None:
+def _forget_paths(connection: Connection, source_id: int, paths: tuple[str, ...]) -> None:
+    """Drop what was remembered of paths without a document: they have one now."""
+    store_rejections.forget(connection, source_id, paths)
     connection.executemany(
         "DELETE FROM removed_by_hand WHERE source_id = ? AND path = ?", ((source_id, path) for path in paths)
     )
@@ -196,7 +205,7 @@ def _upsert(connection: Connection, source_id: int, upsert: DocumentUpsert, serv
         _drop_versions(connection, document_id)
     version_id = _insert_version(connection, document_id, (number or 0) + 1, upsert)
     _insert_chunks(connection, version_id, upsert, serving)
-    _forget_removals(connection, source_id, (upsert.path,))
+    _forget_paths(connection, source_id, (upsert.path,))
     return document_id
 
 

@@ -77,14 +77,19 @@ def removed_by_hand(connection: Connection, source_id: int) -> frozenset[str]:
     return frozenset(path for (path,) in rows)
 
 
-def manifest(connection: Connection, source_id: int, under: str) -> Manifest:
-    """Return what is known of a source, or of the folder `under` in it. Raises NotFound for an unknown source."""
-    of = source(connection, source_id)
+def below(column: str, under: str) -> tuple[str, list[str]]:
+    """Return SQL that keeps the paths at or below the folder `under`, all where it is empty, and the values bound."""
     under = under.strip("/")
-    where, values = "", list[str]()
-    if under:
-        # "0" follows "/": the range holds exactly the paths below the folder, and uses the index.
-        where, values = "AND (d.path = ? OR d.path > ? AND d.path < ?)", [under, f"{under}/", f"{under}0"]
+    if not under:
+        return "", []
+    # "0" follows "/": the range holds exactly the paths below the folder, and uses the index.
+    return f"AND ({column} = ? OR {column} > ? AND {column} < ?)", [under, f"{under}/", f"{under}0"]
+
+
+def manifest(connection: Connection, source_id: int, under: str) -> Manifest:
+    """Return the documents of a source, or of the folder `under` in it. Raises NotFound for an unknown source."""
+    of = source(connection, source_id)
+    where, values = below("d.path", under)
     rows = connection.execute(
         f"""SELECT d.path, d.id, v.number, v.content_hash, v.size, v.mtime_ns, v.inode, v.scanned_ns, d.state, v.reader
             FROM document d JOIN document_version v ON v.document_id = d.id AND v.state = 'live'

@@ -97,12 +97,31 @@ class ManifestEntry:
     """Name and version of the reader that made the text."""
 
 
+UNSEEN = FileStat(0, 0, 0, 0)
+"""The stat of a file that was not judged by its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedFile:
+    """A file that is not indexed, remembered so that it need not be read again while nothing changed."""
+
+    path: str
+    """Relative to the source's root, with `/`."""
+    reason: str
+    detail: str
+    stat: FileStat = UNSEEN
+    readers: str = ""
+    """Fingerprint of the readers that judged its bytes; empty where others refused the file: it is tried again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """All that a collection holds of one source (or of one folder below it), by path."""
 
     source: Source
     entries: Mapping[str, ManifestEntry]
+    rejected: Mapping[str, RejectedFile] = field(default_factory=dict)
+    """What the last run listed as rejected; a document that stands at such a path is stale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +198,15 @@ class ChangeSet:
     """Documents whose file was touched without a change of its bytes; also ends the state `stale`."""
     stale: tuple[tuple[str, str], ...] = ()
     """Documents that can no longer be read, with the reason: the old version stays."""
+    rejections: tuple[RejectedFile, ...] = ()
+    """To be remembered, each in place of what is known of its path."""
+    forgotten: tuple[str, ...] = ()
+    """Paths that are rejected no more: gone, or to be read again. A path that gets a document is forgotten anyway."""
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.upserts or self.renames or self.removals or self.restats or self.stale)
+        documents = self.upserts or self.renames or self.removals or self.restats or self.stale
+        return bool(documents or self.rejections or self.forgotten)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +380,8 @@ class CollectionStatus:
     spec: IndexSpec
     documents: int
     stale_documents: int
+    rejected_files: int
+    """Of all sources, as their last runs listed them."""
     chunks: int
     vectors: int
     """Under the EmbeddingSpec in service, unreferenced ones included."""

@@ -8,6 +8,7 @@ IngestError
 ├── SettingsError         chunk size, overlap or limits make no sense
 ├── VocabularyError       the shipped vocabulary is missing or damaged
 └── Rejected              one document can't be read; carries the contract's reason
+    └── NotGiven          the system, or a limit, does not give its bytes; tried again in every run
 """
 
 from ingest.types import RejectionReason
@@ -49,3 +50,7 @@ class Rejected(IngestError):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason: RejectionReason = reason
         self.detail = detail
+
+
+class NotGiven(Rejected):
+    """The bytes of a file can't be had, or not now: no reader has judged them."""

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-from indexes.types import ChangeSet, DocumentUpsert
+from indexes.types import ChangeSet, DocumentUpsert, RejectedFile
 from ingest import template
 from ingest.embedding import EmbeddingQueue, Pending
 from ingest.preparing import Prepared
@@ -126,12 +126,14 @@ class _Application:
 
     async def _reject_refused(self) -> None:
         """List the documents that hold a text the provider refuses; the version they had before stays, as stale."""
-        stale = []
-        for document in self._waiting:
-            self.rejected.append(Rejection(document.path, "limit", "the embedding provider refuses a part of its text"))
-            if document.replaces is not None:
-                stale.append((document.replaces[0], "limit"))
-        await self._apply(ChangeSet(self.source_id, stale=tuple(stale)))
+        detail = "the embedding provider refuses a part of its text"
+        refused = [Rejection(document.path, "limit", detail) for document in self._waiting]
+        self.rejected.extend(refused)
+        stale = tuple((kept.replaces[0], "limit") for kept in self._waiting if kept.replaces is not None)
+        # Of an upload nothing is remembered: nobody looks for it again.
+        kept_in_mind = () if self.prepared.kind == "upload" else refused
+        rejections = tuple(RejectedFile(one.path, one.reason, one.detail) for one in kept_in_mind)
+        await self._apply(ChangeSet(self.source_id, stale=stale, rejections=rejections))
 
     def _is_whole(self, document: DocumentUpsert) -> bool:
         return self.queue.outstanding.isdisjoint(chunk.embedded_hash for chunk in document.chunks)

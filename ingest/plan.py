@@ -5,6 +5,7 @@
   `verify` is set; then its bytes are hashed.
 - Known path, other bytes: changed. Same bytes, other stat, or a stale document that can be read again: touched.
 - New path with the bytes of a document whose path is gone: renamed. With the bytes of one that is still there: added.
+- A file that the same readers rejected before, with the same size, time and inode and not racily clean: refused again.
 - Gone path that no rename explains: removed, unless the scan could not look there.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from indexes.types import Manifest, ManifestEntry
+from indexes.types import FileStat, Manifest, ManifestEntry, RejectedFile
 from ingest.errors import PathError, TooManyRemovals
 from ingest.types import Plan, Rejection, Scan, ScannedFile
 
@@ -42,6 +43,7 @@ class _Findings:
     changed: list[tuple[ManifestEntry, ScannedFile]] = field(default_factory=list)
     touched: list[tuple[ManifestEntry, ScannedFile]] = field(default_factory=list)
     unreadable: list[tuple[ManifestEntry | None, Rejection]] = field(default_factory=list)
+    refused: list[tuple[ManifestEntry | None, RejectedFile]] = field(default_factory=list)
     unchanged: int = 0
 
 
@@ -51,14 +53,16 @@ def plan(
     hash_of: HashOf,
     *,
     reader_changed: Callable[[ManifestEntry], bool] = lambda _: False,
+    still_refused: Callable[[RejectedFile], bool] = lambda _: False,
     verify: bool = False,
     allow_empty: bool = False,
 ) -> Plan:
     """Compare a scan with the manifest of the same source (or of the same part of it).
 
     `reader_changed` says whether another reader than the entry's would read the entry's path today: such a document
-    is read again. A renamed document that must be read again is in `renamed` and, under its new path, in `changed`;
-    a renamed one that was stale is in `renamed` and `touched`. `hash_of` is called at most once for a file.
+    is read again. `still_refused` says whether the readers of today would reject the same bytes as they were; with
+    `verify` it is not asked. A renamed document that must be read again is in `renamed` and, under its new path, in
+    `changed`; a renamed one that was stale is in `renamed` and `touched`. `hash_of` is called at most once for a file.
 
     Raises PathError where nothing was found at all, TooManyRemovals where more than half of the documents, and at
     least MANY_REMOVALS, would go; neither with `allow_empty`.
@@ -67,11 +71,13 @@ def plan(
         raise PathError(_empty_message(manifest))
     found = _Findings()
     entries = manifest.entries
+    refused = {} if verify else _refused(scan.files, manifest, still_refused)
+    found.refused.extend((entries.get(path), known) for path, known in refused.items())
     for file in scan.files:
-        if file.path in entries:
+        if file.path in entries and file.path not in refused:
             _compare(entries[file.path], file, hash_of, found, reread=reader_changed(entries[file.path]), verify=verify)
     gone = _gone(scan, manifest, found)
-    new = [file for file in scan.files if file.path not in entries]
+    new = [file for file in scan.files if file.path not in entries and file.path not in refused]
     renamed, added = _renames(gone, new, hash_of, found)
     for entry, file in renamed:
         moved = replace(entry, path=file.path)
@@ -94,17 +100,31 @@ def plan(
         touched=tuple(found.touched),
         unchanged=found.unchanged,
         unreadable=tuple(found.unreadable),
+        refused=tuple(found.refused),
     )
+
+
+def _refused(
+    files: Iterable[ScannedFile], manifest: Manifest, still_refused: Callable[[RejectedFile], bool]
+) -> dict[str, RejectedFile]:
+    """Return the files that were rejected and need not be read to say so again, by path."""
+    if not manifest.rejected:
+        return {}
+    known = ((manifest.rejected.get(file.path), file) for file in files)
+    return {
+        file.path: rejected
+        for rejected, file in known
+        if rejected and _is_same(rejected.stat, file) and not _is_racy(rejected.stat) and still_refused(rejected)
+    }
 
 
 def _compare(
     entry: ManifestEntry, file: ScannedFile, hash_of: HashOf, found: _Findings, *, reread: bool, verify: bool
 ) -> None:
-    same_stat = _identity(file) == (entry.stat.size, entry.stat.mtime_ns, entry.stat.inode)
-    racy = entry.stat.mtime_ns >= entry.stat.scanned_ns - RACY_NS
+    same_stat = _is_same(entry.stat, file)
     if reread or file.stat.size != entry.stat.size:
         found.changed.append((entry, file))
-    elif same_stat and entry.state == "indexed" and not racy and not verify:
+    elif same_stat and entry.state == "indexed" and not _is_racy(entry.stat) and not verify:
         found.unchanged += 1
     else:
         digest = hash_of(file)
@@ -118,8 +138,13 @@ def _compare(
             found.touched.append((entry, file))
 
 
-def _identity(file: ScannedFile) -> tuple[int, int, int]:
-    return file.stat.size, file.stat.mtime_ns, file.stat.inode
+def _is_same(known: FileStat, file: ScannedFile) -> bool:
+    now = file.stat
+    return (now.size, now.mtime_ns, now.inode) == (known.size, known.mtime_ns, known.inode)
+
+
+def _is_racy(known: FileStat) -> bool:
+    return known.mtime_ns >= known.scanned_ns - RACY_NS
 
 
 def _gone(scan: Scan, manifest: Manifest, found: _Findings) -> list[ManifestEntry]:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from filelock import FileLock, Timeout
 
 from indexes.types import (
+    UNSEEN,
     ChangeSet,
     Chunk,
     DocumentRename,
@@ -21,12 +23,13 @@ from indexes.types import (
     IndexSpec,
     Manifest,
     ManifestEntry,
+    RejectedFile,
     Source,
     SourceKind,
     text_hash,
 )
 from ingest import chunking, template, walk
-from ingest.errors import Rejected, RunLocked
+from ingest.errors import NotGiven, Rejected, RunLocked
 from ingest.plan import plan as compare
 from ingest.protocols import CollectionPort
 from ingest.readers import registry
@@ -40,12 +43,15 @@ from ingest.types import (
     OnEvent,
     Plan,
     Rejection,
+    RejectionReason,
     ScannedFile,
     ignore,
 )
 
 Read = Callable[[ScannedFile], tuple[bytes, Document]]
-"""A file to the SHA-256 of its bytes and what a reader makes of them. Raises Rejected."""
+"""A file to the SHA-256 of its bytes and what a reader makes of them. Raises Rejected, NotGiven without its bytes."""
+_LOOKED_AT = 1 << 20
+"""A file of more bytes is looked at before it is read whole: a film is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +107,18 @@ def prepare(
             verify=options.verify,
             allow_empty=options.allow_empty,
             reader_changed=lambda entry: not registry.is_current(entry.path, entry.reader),
+            still_refused=lambda known: known.readers == registry.FINGERPRINT and known.stat.size <= options.max_bytes,
         )
 
         def read(file: ScannedFile) -> tuple[bytes, Document]:
+            if _LOOKED_AT < file.stat.size <= options.max_bytes:
+                registry.refuse_by_start(file.path, walk.read_start(target.root, file, registry.START))
             data = walk.read(target.root, file, options.max_bytes)
             return walk.content_hash(data), registry.read(file.path, data)
 
         preparation = _Preparation(collection, collection.spec, read, spool)
         preparation.read(found, on_event)
-        yield preparation.finished(found, manifest.source, source)
+        yield preparation.finished(found, manifest, source)
 
 
 @contextmanager
@@ -144,7 +153,8 @@ def prepare_given(
         )
         preparation.read(found, on_event)
         preparation.stale.clear()
-        yield preparation.finished(found, manifest.source, source)
+        preparation.remembered.clear()  # nobody looks for what was given again
+        yield preparation.finished(found, manifest, source)
 
 
 def _known(sources: Sequence[Source], root: str) -> Source | None:
@@ -181,6 +191,8 @@ class _Preparation:
     wanted: dict[bytes, int] = field(default_factory=dict)
     rejected: list[Rejection] = field(default_factory=list)
     stale: list[tuple[str, str]] = field(default_factory=list)
+    remembered: dict[str, RejectedFile] = field(default_factory=dict)
+    """What is to be known of the rejected files after this run, by path."""
     chunks: int = 0
     _unchecked: dict[bytes, int] = field(default_factory=dict)
 
@@ -193,19 +205,32 @@ class _Preparation:
                 self._keep(self._document(file, replaces))
             except Rejected as rejected:
                 self.reject(Rejection(file.path, rejected.reason, rejected.detail), replaces and replaces[0])
+                if not isinstance(rejected, NotGiven):
+                    self._remember(self.rejected[-1], file.stat, registry.FINGERPRINT)
             on_event(IngestEvent("planned", done, len(todo), file.path))
         for known, rejection in found.unreadable:
             self.reject(rejection, None if known is None else known.document_id)
+        for known, refused in found.refused:
+            self.rejected.append(Rejection(refused.path, cast(RejectionReason, refused.reason), refused.detail))
+            self.remembered[refused.path] = refused
+            if known is not None and known.state != "stale":
+                self.stale.append((known.document_id, refused.reason))
         self._check_known()
 
     def reject(self, rejection: Rejection, document_id: str | None) -> None:
         """List a file that can't be read; a document it had keeps its old version, as stale."""
         self.rejected.append(rejection)
+        self._remember(rejection)
         if document_id is not None:
             self.stale.append((document_id, rejection.reason))
 
-    def finished(self, found: Plan, source: Source, known: Source | None) -> Prepared:
-        """Return the run over `source`; `known` is the same where the collection has it already."""
+    def _remember(self, rejection: Rejection, stat: FileStat = UNSEEN, readers: str = "") -> None:
+        path, detail = (text.encode(errors="replace").decode() for text in (rejection.path, rejection.detail))
+        self.remembered[path] = RejectedFile(path, rejection.reason, detail, stat, readers)
+
+    def finished(self, found: Plan, manifest: Manifest, known: Source | None) -> Prepared:
+        """Return the run over the manifest's source; `known` is the same where the collection has it already."""
+        source = manifest.source
         unread = {rejection.path for rejection in self.rejected}
         added = tuple(file.path for file in found.added if file.path not in unread)
         by_hand = self.collection.removed_by_hand(known.id) if known else frozenset()
@@ -216,7 +241,7 @@ class _Preparation:
             renamed=tuple((entry.path, file.path) for entry, file in found.renamed),
             removed=tuple(entry.path for entry in found.removed),
             unchanged=found.unchanged + len(found.touched),
-            rejected=tuple(self.rejected),
+            rejected=tuple(sorted(self.rejected, key=lambda rejection: rejection.path)),
             chunks=self.chunks,
             inputs=len(self.wanted),
             tokens=sum(self.wanted.values()),
@@ -228,6 +253,10 @@ class _Preparation:
             removals=tuple(entry.document_id for entry in found.removed),
             restats=tuple((entry.document_id, file.stat) for entry, file in found.touched),
             stale=tuple(self.stale),
+            rejections=tuple(
+                rejected for path, rejected in self.remembered.items() if manifest.rejected.get(path) != rejected
+            ),
+            forgotten=tuple(path for path in manifest.rejected if path not in self.remembered),
         )
         return Prepared(source.root, source.kind, summary, changes, self.spool, frozenset(self.wanted), self.spec)
 

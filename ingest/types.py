@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from indexes.types import FileStat, ManifestEntry, Mark
+from indexes.types import FileStat, ManifestEntry, Mark, RejectedFile
 
 RejectionReason = Literal[
     "password",
@@ -96,6 +96,8 @@ class Plan:
     unreadable: tuple[tuple[ManifestEntry | None, Rejection], ...] = ()
     """What can't be listed or read, the scan's rejections included, with the document that stands at that path: it
     keeps its old version and becomes stale."""
+    refused: tuple[tuple[ManifestEntry | None, RejectedFile], ...] = ()
+    """Files that readers rejected before and would reject again, as they are known, with the document at that path."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,13 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexes.types import FileStat, Source
-from ingest.errors import PathError, Rejected
+from ingest.errors import NotGiven, PathError, Rejected
 from ingest.types import Rejection, RejectionReason, Scan, ScannedFile
 
 MAX_DEPTH = 64
@@ -101,21 +102,22 @@ def scan(root: Path, under: str = "") -> Scan:
 def read(root: Path, file: ScannedFile, limit: int = MAX_BYTES) -> bytes:
     """Read a listed file whole.
 
-    Raises Rejected: `too_large` (before reading), `outside_root`, `not_regular`, `permission`, and `damaged` for a
+    Raises NotGiven: `too_large` (before opening), `outside_root`, `not_regular`, `permission`, and `damaged` for a
     file that changes at every attempt, is gone, or that the disk fails to give.
     """
-    try:
-        descriptor = _open(root, file.path)
-        try:
-            for _ in range(_READ_ATTEMPTS):
-                data = _read_unchanged(descriptor, limit)
-                if data is not None:
-                    return data
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise _rejected(error) from error
-    raise Rejected("damaged", "it changed each time it was read; index it again when it is at rest")
+    _require_size(file.stat.size, limit)
+    with _opened(root, file.path) as descriptor:
+        for _ in range(_READ_ATTEMPTS):
+            data = _read_unchanged(descriptor, limit)
+            if data is not None:
+                return data
+    raise NotGiven("damaged", "it changed each time it was read; index it again when it is at rest")
+
+
+def read_start(root: Path, file: ScannedFile, size: int) -> bytes:
+    """Read the first `size` bytes of a listed file, or all of a shorter one. Raises NotGiven as `read` does."""
+    with _opened(root, file.path) as descriptor, open(descriptor, "rb", closefd=False) as stream:
+        return stream.read(size)
 
 
 def content_hash(data: bytes) -> bytes:
@@ -249,11 +251,23 @@ def _below(path: str, root: str) -> str | None:
     return path[len(prefix) :] if path.startswith(prefix) else None
 
 
+@contextmanager
+def _opened(root: Path, path: str) -> Iterator[int]:
+    try:
+        descriptor = _open(root, path)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _rejected(error) from error
+
+
 def _open(root: Path, path: str) -> int:
     base = os.path.realpath(root if root.is_dir() else root.parent)
     below = _below(os.path.realpath(f"{base}/{path}"), base)
     if not below:
-        raise Rejected("outside_root", "a link to something outside of the folder")
+        raise NotGiven("outside_root", "a link to something outside of the folder")
     *folders, name = below.split("/")
     descriptor = os.open(base, _FOLDER_FLAGS)
     try:
@@ -270,17 +284,21 @@ def _open(root: Path, path: str) -> int:
 
 def _require_regular(status: os.stat_result) -> None:
     if stat.S_ISLNK(status.st_mode):
-        raise Rejected("outside_root", "a link has taken its place since the folder was listed")
+        raise NotGiven("outside_root", "a link has taken its place since the folder was listed")
     if not stat.S_ISREG(status.st_mode):
-        raise Rejected("not_regular", "no regular file any more")
+        raise NotGiven("not_regular", "no regular file any more")
+
+
+def _require_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise NotGiven("too_large", f"{size:,} bytes, the limit is {limit:,}")
 
 
 def _read_unchanged(descriptor: int, limit: int) -> bytes | None:
     """Read all of an open file, or None where it changed in between."""
     before = os.fstat(descriptor)
     _require_regular(before)
-    if before.st_size > limit:
-        raise Rejected("too_large", f"{before.st_size:,} bytes, the limit is {limit:,}")
+    _require_size(before.st_size, limit)
     with open(descriptor, "rb", closefd=False) as stream:
         stream.seek(0)
         data = stream.read(before.st_size + 1)
@@ -289,16 +307,16 @@ def _read_unchanged(descriptor: int, limit: int) -> bytes | None:
     return data if same and len(data) == before.st_size else None
 
 
-def _rejected(error: OSError) -> Rejected:
+def _rejected(error: OSError) -> NotGiven:
     if isinstance(error, PermissionError):
-        return Rejected("permission", "the service may not read it")
+        return NotGiven("permission", "the service may not read it")
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return Rejected("damaged", "gone since the folder was listed")
+        return NotGiven("damaged", "gone since the folder was listed")
     if error.errno == errno.ELOOP:
-        return Rejected("outside_root", "a link has taken its place since the folder was listed")
+        return NotGiven("outside_root", "a link has taken its place since the folder was listed")
     if error.errno == errno.ENXIO:
-        return Rejected("not_regular", "no regular file any more")
-    return Rejected("damaged", error.strerror or "it can't be read")
+        return NotGiven("not_regular", "no regular file any more")
+    return NotGiven("damaged", error.strerror or "it can't be read")
 
 
 def _is_text(path: str) -> bool:

@@ -20,6 +20,8 @@ from ragsvc.specs import reach
 from ragsvc.types import Answer, Citation, Role
 
 _SHOWN_REJECTIONS = 20
+_SHOWN_PLACE = 120
+"""Characters of a position or heading path: a heading may be a paragraph."""
 
 
 def print_json(value: object) -> None:
@@ -145,8 +147,11 @@ def _where(hit: Hit | Citation) -> str:
     page = () if hit.page is None else (f"page {hit.page}",)
     position = hit.position_at(hit.start) if isinstance(hit, Hit) else hit.position
     in_file = [f"{kind} {value}" for kind, value in (position or {}).items()]
-    headings = [" > ".join(hit.heading_path)] if hit.heading_path and not position else []
-    return f"{', '.join([hit.path, *page, *in_file, *headings])} [{hit.start}:{hit.end}]"
+    headings = [" > ".join(hit.heading_path)] if hit.heading_path and not (position or page) else []
+    place = " ".join(", ".join([*page, *in_file, *headings]).split())
+    if len(place) > _SHOWN_PLACE:
+        place = place[: _SHOWN_PLACE - 1] + "…"
+    return f"{hit.path}{place and ', '}{place} [{hit.start}:{hit.end}]"
 
 
 def _indented(text: str, most: int = 300) -> str:
@@ -220,6 +225,7 @@ def collection_json(name: str, status: CollectionStatus) -> dict[str, object]:
         "name": name,
         "documents": status.documents,
         "stale_documents": status.stale_documents,
+        "rejected_files": status.rejected_files,
         "chunks": status.chunks,
         "vectors": status.vectors,
         "missing_vectors": status.missing_vectors,

@@ -126,6 +126,7 @@ _SIGNATURES = {
     "sound or video": (b"ID3", b"OggS", b"fLaC", b"\x1aE\xdf\xa3"),
     "font": (b"wOFF", b"wOF2", b"OTTO", b"\x00\x01\x00\x00\x00"),
 }
+_CONTAINERS = frozenset(kind for kind in _SIGNATURES if kind.startswith(("ZIP", "OLE2")))
 _TAR, _TAR_AT = b"ustar", 257
 _PDF_MARK = b"%PDF-"
 _PDF_WITHIN = 1024  # junk before the mark that PDF readers put up with (ISO 32000-2, Annex I)
@@ -153,6 +154,16 @@ def sniff(path: str, data: bytes) -> str | None:
         return _sniff_pdf_name(data)
     content_type = _sniff_text(data, named(path), suffix)
     return None if content_type is None or looks_binary(data) else content_type
+
+
+def is_hopeless(path: str, start: bytes) -> bool:
+    """Whether `sniff` finds no reader for a file that begins with `start` (64 KiB of it), whatever follows.
+
+    Containers are left to those who look at their ends.
+    """
+    if not start.strip(_WHITE) or signature(start) in _CONTAINERS:
+        return False
+    return sniff(path, start) is None
 
 
 def named(path: str) -> str | None:

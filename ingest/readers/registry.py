@@ -1,5 +1,6 @@
 """From a file's name and bytes to a Document: the table of readers, and what is asked of every one of them."""
 
+import hashlib
 from pathlib import PurePosixPath
 from types import ModuleType
 
@@ -26,6 +27,7 @@ from ingest.readers import (
     xml_text,
 )
 from ingest.readers.content_types import (
+    BY_SUFFIX,
     HTML,
     MAIL,
     MBOX,
@@ -36,6 +38,7 @@ from ingest.readers.content_types import (
     RTF,
     XML,
     ZIP,
+    is_hopeless,
     named,
     signature,
     sniff,
@@ -74,6 +77,12 @@ _TOLD_BY_BYTES = frozenset(
 """Readers of what is told by its bytes, under names of other kinds too."""
 _MOST_IN_MAIL = 3  # a mail attached as a file to a mail, and so on
 _VERSIONS = {module.NAME: str(module.VERSION) for module in (*_READERS.values(), source_code)}
+_SNIFFING = 1  # to be raised with whatever changes what `sniff` or `read` reject and no reader's version tells
+_RULES = (_SNIFFING, MAX_CHARACTERS, sorted(_VERSIONS.items()), sorted(_READERS), sorted(BY_SUFFIX.items()))
+FINGERPRINT = hashlib.sha256(repr(_RULES).encode()).hexdigest()[:16]
+"""Changes with the readers: a file that they rejected under another one is read again."""
+START = 64 * 1024
+"""Bytes that `refuse_by_start` looks at."""
 
 
 def read(path: str, data: bytes) -> Document:
@@ -119,6 +128,12 @@ def _attached(name: str, data: bytes, depth: int) -> Document:
     if depth > _MOST_IN_MAIL:
         raise Rejected("limit", f"more than {_MOST_IN_MAIL} mails, one in another")
     return _read(name, data, depth)
+
+
+def refuse_by_start(path: str, start: bytes) -> None:
+    """Raise Rejected where the first START bytes of a longer file tell that `read` would find it `unsupported`."""
+    if is_hopeless(path, start):
+        raise Rejected("unsupported", _kind(path, start))
 
 
 def is_current(path: str, reader: str) -> bool:

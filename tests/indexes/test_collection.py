@@ -23,7 +23,7 @@ from indexes.errors import (
 )
 from indexes.store import Connection
 from indexes.store_changes import settled_renames
-from indexes.types import ChangeSet, DocumentRename, EmbeddingSpec, FileStat, Mark, Source
+from indexes.types import ChangeSet, DocumentRename, EmbeddingSpec, FileStat, Mark, RejectedFile, Source
 from tests.conftest import shared_data
 from tests.indexes.corpus import (
     EMBEDDING,
@@ -69,13 +69,45 @@ def test_hits_carry_the_marks_that_hold_for_them(starts: set[int], width: int) -
         (Mark(5, {"row": 1}),),
         (Mark(0, {}),),
         (Mark(0, {"row": True}),),
+        (Mark(0, {"sheet": "\ud800"}),),
+        (Mark(0, {"\udfff": 1}),),
     ],
 )
 def test_marks_that_make_no_sense_are_refused(collection: Collection, source: Source, marks: tuple[Mark, ...]) -> None:
     """Marks that do not rise, lie outside the text, or are not plain values are refused whole."""
-    with pytest.raises(ValueError, match=r"marks|position"):
+    with pytest.raises(ValueError, match=r"marks|position|surrogates"):
         put(collection, source, replace(upsert("a", "apple"), marks=marks))
     assert collection.status().documents == 0
+
+
+def test_rejected_files_come_back_as_they_were_put(collection: Collection, source: Source) -> None:
+    """Every field is kept, 64-bit inodes included, by source and folder; another word on a path takes its place."""
+    stat = FileStat(size=1, mtime_ns=2, inode=2**64 - 1, scanned_ns=3)
+    files = tuple(RejectedFile(path, "damaged", "détail 🙂", stat, "readers") for path in ("d/a", "d/ü", "d0", "e"))
+    other = collection.add_source("/other", "folder")
+    collection.apply(ChangeSet(source.id, rejections=files))
+    collection.apply(ChangeSet(other.id, rejections=files[:1]))
+    assert collection.manifest(source.id).rejected == {file.path: file for file in files}
+    assert collection.manifest(source.id, "d").rejected == {file.path: file for file in files[:2]}
+    assert collection.status().rejected_files == 5
+    later = RejectedFile("e", "permission", "")
+    collection.apply(ChangeSet(source.id, rejections=(later,), forgotten=("d0", "unknown")))
+    assert collection.manifest(source.id).rejected == {file.path: file for file in (*files[:2], later)}
+    assert len(collection.manifest(other.id).rejected) == 1
+    with pytest.raises(UnicodeEncodeError):
+        collection.apply(ChangeSet(source.id, rejections=(RejectedFile("x", "damaged", "\ud800"),)))
+
+
+def test_a_document_ends_the_rejection_of_its_path(collection: Collection, source: Source) -> None:
+    """What is put at, or renamed to, a rejected path is rejected no more; a conflict leaves it rejected."""
+    collection.apply(ChangeSet(source.id, rejections=tuple(RejectedFile(path, "damaged", "") for path in "abc")))
+    key = put(collection, source, upsert("a", "apple"))["a"]
+    assert sorted(collection.manifest(source.id).rejected) == ["b", "c"]
+    assert collection.apply(ChangeSet(source.id, upserts=(upsert("b", "x", ("doc_gone", 1)),))).conflicts == ("b",)
+    collection.apply(ChangeSet(source.id, renames=(DocumentRename(key, "c", STAT),)))
+    assert sorted(collection.manifest(source.id).rejected) == ["b"]
+    collection.remove_source(source.id)
+    assert collection.status().rejected_files == 0
 
 
 def test_a_document_comes_back_as_it_was_put(collection: Collection, source: Source) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from indexes.collection import Collection
 from indexes.types import ChunkSpec, EmbeddingSpec, FileStat, IndexSpec
-from ingest import pipeline, preparing
+from ingest import pipeline, preparing, walk
 from ingest.errors import InputRefused, PathError, RunLocked, TooManyRemovals
 from ingest.protocols import Embedded, RequestLimits
 from ingest.readers import registry
@@ -282,6 +283,187 @@ def test_special_tokens_are_ordinary_text(world):
     assert world.collection.search("endoftext mark", None, 5, "lexical").hits
 
 
+@pytest.fixture
+def opened(world, monkeypatch):
+    """The paths of the files that are opened below the folder, in order."""
+    paths: list[str] = []
+    really = walk._open
+
+    def count(root: Path, path: str) -> int:
+        paths.append(path)
+        return really(root, path)
+
+    monkeypatch.setattr(walk, "_open", count)
+    return paths
+
+
+def _age(*files: Path) -> None:
+    """Make files old enough to be trusted."""
+    for file in files:
+        os.utime(file, ns=(10**18, 10**18))
+
+
+def _rejected(report: IngestReport) -> list[tuple[str, str]]:
+    return [(rejection.path, rejection.reason) for rejection in report.rejected]
+
+
+def _binary(world: World, path: str, seed: int = 0) -> Path:
+    """Write a picture, which no reader is there for, whatever its name."""
+    (world.folder / path).write_bytes(b"\x89PNG\r\n\x1a\n" + bytes([0, seed]) * 100)
+    return world.folder / path
+
+
+def test_a_rejected_file_is_not_read_again(world, opened, monkeypatch):
+    """Listed in every run, opened in the first alone; a touch, other readers and `verify` open it again."""
+    world.write("a.txt", "Apples are fruit.")
+    _age(world.folder / "a.txt", _binary(world, "film.txt"), _binary(world, "other.bin"))
+    expected = [("film.txt", "unsupported"), ("other.bin", "unsupported")]
+    assert _rejected(world.index()) == expected
+    assert sorted(opened) == ["a.txt", "film.txt", "other.bin"]
+    opened.clear()
+    again = world.index()
+    assert (_rejected(again), opened) == (expected, [])
+    assert world.collection.status().rejected_files == 2
+    os.utime(world.folder / "film.txt", ns=(10**18 + 1, 10**18 + 1))
+    assert (_rejected(world.index()), opened) == (expected, ["film.txt"])
+    opened.clear()
+    assert (_rejected(world.index()), opened) == (expected, [])
+    assert _rejected(world.index(verify=True)) == expected
+    assert sorted(opened) == ["a.txt", "film.txt", "other.bin"]
+    opened.clear()
+    with monkeypatch.context() as newer:
+        newer.setattr(registry, "FINGERPRINT", "readers of tomorrow")
+        assert _rejected(world.index()) == expected
+        assert sorted(opened) == ["film.txt", "other.bin"]
+
+
+def test_nothing_is_written_for_a_rejected_file_that_stays(world):
+    """A run over an unchanged folder with rejected and stale files applies no change set."""
+    world.write("a.txt", "Apples are fruit.")
+    world.write("b.txt", "Pears are fruit.")
+    world.index()
+    _age(world.folder / "a.txt", _binary(world, "b.txt"), _binary(world, "c.bin"))
+    (world.folder / "out").symlink_to("/")
+    assert [path for path, _ in _rejected(world.index())] == ["b.txt", "c.bin", "out"]
+    applied = []
+    apply = world.collection.apply
+    world.collection.apply = lambda changes: applied.append(changes) or apply(changes)
+    assert [path for path, _ in _rejected(world.index())] == ["b.txt", "c.bin", "out"]
+    assert applied == []
+    assert world.collection.status().stale_documents == 1
+
+
+def test_a_file_written_just_before_its_judgement_is_judged_once_more(world, opened):
+    """A rejected file younger than 2 s at its scan is read by the next run, and, old enough then, not by the third."""
+    file = _binary(world, "film.txt")
+    os.utime(file, ns=(future := time.time_ns() + 3600 * 10**9, future))
+    world.index()
+    world.index()
+    assert opened == ["film.txt", "film.txt"]
+    _age(file)
+    world.index()
+    opened.clear()
+    world.index()
+    assert opened == []
+
+
+def test_a_rejection_ends_with_its_file(world):
+    """What is gone, renamed over, or readable again is not remembered, and a removed source leaves nothing."""
+    world.write("a.txt", "Apples are fruit.")
+    for name in ("b.txt", "c.txt", "d.txt"):
+        _age(_binary(world, name))
+    world.index()
+    assert world.collection.status().rejected_files == 3
+    (world.folder / "b.txt").unlink()
+    world.write("c.txt", "Pears are fruit.")
+    (world.folder / "a.txt").rename(world.folder / "d.txt")
+    report = world.index()
+    assert report.plan.renamed == (("a.txt", "d.txt"),)
+    assert (_rejected(report), world.collection.status().rejected_files) == ([], 0)
+    _binary(world, "e.txt")
+    world.index()
+    world.collection.remove_source(world.collection.sources()[0].id)
+    assert world.collection.status().rejected_files == 0
+
+
+def test_a_part_of_a_source_forgets_only_its_own(world):
+    """A run over a subfolder leaves what is known of the rest of the source."""
+    for path in ("a/x.txt", "b/y.txt"):
+        world.write(path, "Apples are fruit.")
+    for path in ("a/film", "b/film", "afilm"):
+        _age(_binary(world, path))
+    world.index()
+    (world.folder / "a" / "film").unlink()
+    (world.folder / "b" / "film").unlink()
+    world.index(world.folder / "a")
+    known = world.collection.manifest(world.collection.sources()[0].id).rejected
+    assert sorted(known) == ["afilm", "b/film"]
+
+
+def test_what_the_system_refuses_is_tried_again(world, opened):
+    """Too large is told by the size alone, unopened, in every run; another limit lets the file in."""
+    world.write("a.txt", "Apples are fruit.")
+    world.write("b.txt", _long("pears"))
+    _age(world.folder / "a.txt", world.folder / "b.txt")
+    for _ in range(2):
+        assert _rejected(world.index(max_bytes=100)) == [("b.txt", "too_large")]
+        assert opened == ["a.txt"]
+    assert world.collection.status().rejected_files == 1
+    assert _rejected(world.index()) == []
+    assert (len(world.visible()), world.collection.status().rejected_files) == (2, 0)
+    _age(_binary(world, "film.txt"))
+    assert _rejected(world.index()) == [("film.txt", "unsupported")]
+    assert _rejected(world.index(max_bytes=100)) == [("film.txt", "too_large")]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_permission_is_asked_for_again(world):
+    """A file that may not be read is in, as soon as it may, though its stat is the same."""
+    world.write("a.txt", "Apples are fruit.")
+    _age(world.folder / "a.txt")
+    (world.folder / "a.txt").chmod(0)
+    assert _rejected(world.index()) == [("a.txt", "permission")]
+    (world.folder / "a.txt").chmod(0o600)
+    assert _rejected(world.index()) == []
+
+
+def test_a_dry_run_remembers_nothing(world):
+    """A plan alone leaves what is known of rejected files as it was."""
+    world.write("a.txt", "Apples are fruit.")
+    world.index()
+    _binary(world, "film.txt")
+    assert len(world.plan().rejected) == 1
+    assert world.collection.status().rejected_files == 0
+
+
+def test_a_refused_text_is_counted_and_tried_again(world):
+    """A document that the provider refuses is among the rejected, and is in when the provider takes it."""
+    world.write("a.txt", "Apples are fruit.")
+    world.write("b.txt", "The word calamity stands here alone.")
+    _age(world.folder / "b.txt")
+    world.embedder.failing_word, world.embedder.failure = "calamity", InputRefused("refused")
+    world.index()
+    assert world.collection.status().rejected_files == 1
+    world.embedder.failing_word = None
+    assert _rejected(world.index()) == []
+    assert (len(world.visible()), world.collection.status().rejected_files) == (2, 0)
+
+
+def test_a_film_is_not_read_whole(world, monkeypatch):
+    """Of a large file whose start tells that no reader is there for it, no more than the start is read."""
+    film = world.folder / "film.mp4"
+    film.write_bytes(b"\0\0\0\x20ftypisom" + b"\0" * (1 << 17))
+    world.write("a.txt", "Apples are fruit.")
+    world.write("long.txt", _long("pears"))
+    monkeypatch.setattr(preparing, "_LOOKED_AT", 1000)
+    read, really = [], walk.read
+    monkeypatch.setattr(walk, "read", lambda root, file, limit: read.append(file.path) or really(root, file, limit))
+    report = world.index()
+    assert _rejected(report) == [("film.mp4", "unsupported")]
+    assert report.rejected[0].detail == "no reader for .mp4 files"
+    assert sorted(read) == ["a.txt", "long.txt"]
+
+
 _names = st.sampled_from(["a.txt", "b.txt", "c/d.txt", "c/e.txt", "f.md"])
 _bodies = st.integers(0, 5).map(lambda n: _long(f"subject {n}", 6 + n))
 
@@ -303,6 +485,14 @@ class Runs(RuleBasedStateMachine):
         self.world.write(name, body)
         self.synced = False
 
+    @rule(name=_names, seed=st.integers(0, 2), old=st.booleans())
+    def spoil(self, name: str, seed: int, old: bool) -> None:
+        (self.world.folder / name).parent.mkdir(exist_ok=True)
+        _binary(self.world, name, seed)
+        if old:
+            _age(self.world.folder / name)
+        self.synced = False
+
     @rule(name=_names)
     def remove(self, name: str) -> None:
         (self.world.folder / name).unlink(missing_ok=True)
@@ -315,27 +505,42 @@ class Runs(RuleBasedStateMachine):
             os.replace(self.world.folder / old, self.world.folder / new)  # noqa: PTH105
         self.synced = False
 
-    @rule()
-    def index(self) -> None:
-        self.world.index(allow_empty=True)
+    @rule(verify=st.booleans())
+    def index(self, verify: bool) -> None:
+        self.report = self.world.index(allow_empty=True, verify=verify)
         self.synced = True
 
     @rule()
     def index_again(self) -> None:
         if self.synced:
             before = len(self.world.embedder.sent)
-            report = self.world.index(allow_empty=True)
-            assert (report.applied, len(self.world.embedder.sent)) == (0, before)
+            with pytest.MonkeyPatch.context() as patched:
+                opened, really = [], walk._open
+                patched.setattr(walk, "_open", lambda root, path: opened.append(path) or really(root, path))
+                self.report = self.world.index(allow_empty=True)
+            assert (self.report.applied, len(self.world.embedder.sent)) == (0, before)
+            assert not [path for path in opened if (self.world.folder / path).stat().st_mtime_ns == 10**18]
 
     @invariant()
     def equals_the_folder(self) -> None:
         if getattr(self, "synced", False):
-            files = {
-                path.relative_to(self.world.folder).as_posix(): path.read_text(encoding="utf-8")
+            found = {
+                path.relative_to(self.world.folder).as_posix(): path.read_bytes()
                 for path in self.world.folder.rglob("*")
                 if path.is_file()
             }
-            assert self.world.visible() == files
+            spoilt = {path for path, data in found.items() if b"\0" in data}
+            files = {path: data.decode() for path, data in found.items() if path not in spoilt}
+            documents = {document.path: document for document in self.world.collection.documents(None, 100, None)[0]}
+            stale = {path for path, document in documents.items() if document.state == "stale"}
+            assert {path: text for path, text in self.world.visible().items() if path not in stale} == files
+            assert stale <= spoilt
+            # What a run says of the files that can't be read, and what is remembered, is what a first run would say.
+            source = self.world.collection.sources()[0]
+            known = self.world.collection.manifest(source.id).rejected
+            assert _rejected(self.report) == [(path, "unsupported") for path in sorted(spoilt)]
+            assert [(path, known[path].reason) for path in sorted(known)] == _rejected(self.report)
+            assert self.world.collection.status().rejected_files == len(spoilt)
             assert len(self.world.embedder.sent) == len(set(self.world.embedder.sent))
 
     def teardown(self) -> None:

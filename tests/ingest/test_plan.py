@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes.types import FileStat, Manifest, ManifestEntry, Source
+from indexes.types import UNSEEN, FileStat, Manifest, ManifestEntry, RejectedFile, Source
 from ingest.errors import PathError, TooManyRemovals
 from ingest.plan import MANY_REMOVALS, plan
 from ingest.types import Plan, Rejection, RejectionReason, Scan, ScannedFile
@@ -80,6 +80,7 @@ def summary(made: Plan) -> dict[str, object]:
         "touched": [(old.path, file.path) for old, file in made.touched],
         "unchanged": made.unchanged,
         "unreadable": [(old.path if old else None, rejection.path) for old, rejection in made.unreadable],
+        "refused": [(old.path if old else None, known.path) for old, known in made.refused],
     }
 
 
@@ -92,6 +93,7 @@ def expect(made: Plan, **parts: object) -> None:
         "touched": [],
         "unchanged": 0,
         "unreadable": [],
+        "refused": [],
     }
     assert summary(made) == nothing | parts
 
@@ -238,6 +240,66 @@ def test_documents_below_a_folder_that_cannot_be_listed_stay() -> None:
     )
 
 
+def refused(path: str, file: OnDisk, **changes: object) -> RejectedFile:
+    return replace(RejectedFile(path, "damaged", "", stat_of(file), "readers-1"), **changes)
+
+
+def with_refused(known: Manifest, *files: RejectedFile) -> Manifest:
+    return replace(known, rejected={file.path: file for file in files})
+
+
+def by_readers_1(known: RejectedFile) -> bool:
+    return known.readers == "readers-1"
+
+
+def test_a_file_that_was_rejected_is_not_asked_for_again() -> None:
+    """Same size, time and inode and the same readers: refused as before, unread, with the document at its path."""
+    known = with_refused(manifest(entry("b.md", B, state="stale")), refused("a.md", A), refused("b.md", B))
+    files = {"a.md": A, "b.md": B}
+    disk = Disk(files)
+    made = plan(scan_of(files), known, disk, still_refused=by_readers_1)
+    expect(made, refused=[(None, "a.md"), ("b.md", "b.md")])
+    assert [after for _, after in made.refused] == list(known.rejected.values())
+    assert disk.hashed == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({"readers": "readers-0"}, {}),
+        ({"readers": ""}, {}),
+        ({"stat": UNSEEN}, {}),
+        ({"stat": stat_of(OnDisk("a", LATER))}, {}),
+        ({"stat": stat_of(OnDisk("a", inode=2))}, {}),
+        ({"stat": stat_of(OnDisk("longer"))}, {}),
+        ({"stat": replace(stat_of(A), scanned_ns=A.mtime + 2 * 10**9)}, {}),
+        ({}, {"verify": True}),
+    ],
+)
+def test_a_rejection_is_not_trusted_when_anything_changed(
+    changes: dict[str, object], options: dict[str, object]
+) -> None:
+    """Other readers, another stat, a file written just before it was judged, or `verify`: it is read again."""
+    known = with_refused(manifest(), refused("a.md", A, **changes))
+    expect(planned(known, {"a.md": A}, still_refused=by_readers_1, **options), added=["a.md"])
+    known = with_refused(manifest(entry("a.md", B, state="stale")), refused("a.md", A, **changes))
+    expect(planned(known, {"a.md": A}, still_refused=by_readers_1, **options), changed=[("a.md", "a.md")])
+
+
+def test_a_refused_file_takes_no_part_in_renames() -> None:
+    """A file that is refused again is not compared with gone documents; the document that stood there is not gone."""
+    known = with_refused(manifest(entry("a.md", A)), refused("b.md", A))
+    files = {"b.md": A}
+    disk = Disk(files)
+    made = plan(scan_of(files), known, disk, still_refused=by_readers_1)
+    expect(made, refused=[(None, "b.md")], removed=["a.md"])
+    assert disk.hashed == []
+    known = with_refused(manifest(entry("b.md", B, state="stale")), refused("b.md", A))
+    expect(
+        planned(known, {"b.md": A, "c.md": B}, still_refused=by_readers_1), refused=[("b.md", "b.md")], added=["c.md"]
+    )
+
+
 def test_an_empty_folder_needs_permission() -> None:
     """Nothing found at all is a PathError that counts what would go; with `allow_empty` it goes."""
     with pytest.raises(PathError, match=r"/docs; --allow-empty removes .*\(1 documents\)"):
@@ -301,6 +363,7 @@ def oracle(known: Mapping[str, OnDisk], files: Mapping[str, OnDisk]) -> dict[str
         "touched": [(path, path) for path in both if path in same_bytes - same_stat],
         "unchanged": len(same_stat),
         "unreadable": [],
+        "refused": [],
     }
 
 

@@ -17,6 +17,8 @@ from tests.ragsvc.parts import hit
             {"path": "a.xlsx", "heading_path": ("Parts",), "marks": (Mark(0, {"sheet": "Parts", "row": 12}),)},
             "a.xlsx, sheet Parts, row 12 [5:9]",
         ),
+        ({"path": "a.pdf", "page": 7, "heading_path": ("Method",)}, "a.pdf, page 7 [5:9]"),
+        ({"path": "a.md", "heading_path": ("a\nb", "c" * 500)}, f"a.md, a b > {'c' * 113}… [5:9]"),
     ],
 )
 def test_a_hit_says_where_it_is(changes: dict[str, object], shown: str, capsys: pytest.CaptureFixture[str]) -> None:
