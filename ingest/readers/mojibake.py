@@ -66,7 +66,7 @@ def _is_mojibake(text: str) -> bool:
         if runs > _JUDGED_RUNS:
             continue
         before, after = text[max(0, found.start() - _WORD_BEFORE) : found.start()], text[found.end() : found.end() + 1]
-        sequences = _SUSPICIOUS.findall(found[0])
+        sequences = _SUSPICIOUS.findall(found[0] + after)  # which a sequence may look at
         kinds.update(sequences)
         count += len(sequences)
         beside = before[-1:].isalpha() or after.isalpha()

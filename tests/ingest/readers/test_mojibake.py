@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingest.errors import Rejected
@@ -101,6 +101,7 @@ def test_real_text_in_hundreds_of_languages_comes_back() -> None:
 
 
 @given(st.text(alphabet="ÃÂâ€™¼©\u0080\u00a0 aéf`\n\U0001f600ð\u00c0", max_size=40))
+@example("ÀÃ ")
 def test_any_text_is_survived(text: str) -> None:
     """Whatever stands there, the result is text that can be stored, and it is the same every time."""
     assert repair(text) == repair(text)
