@@ -1,7 +1,7 @@
 """Indexing against the OpenAI stand-in at 0 ms, each figure beside its limit in the same run.
 
-`python -m benchmarks.main_job [FOLDER]` indexes FOLDER (default: docs_tree_en where it is, else the project's docs). The
-limit is reading and tokenising the same files. What searching and asking cost is in `benchmarks.serving`.
+`python -m benchmarks.main_job [FOLDER]` indexes FOLDER (default: docs_tree_en where it is, else the project's docs).
+The limit is reading and tokenising the same files. What searching and asking cost is in `benchmarks.serving`.
 """
 
 import resource
