@@ -7,6 +7,8 @@ RagsvcError
 ├── CollectionExists            409, exit 3
 ├── CollectionBusy              409, exit 3
 ├── BadRequest                  400, exit 2
+├── UnknownJob                  404, exit 2
+├── JobFinished                 409: there is nothing left to cancel
 ├── BudgetRefused               exit 5
 ├── StorageBusy                 service.db is held by another process              409, exit 3
 ├── StorageFailed               service.db is damaged, or the disk full            503, exit 3
@@ -80,6 +82,22 @@ class BadRequest(RagsvcError):
 
     code = "bad_request"
     status = 400
+    exit_code = 2
+
+
+class UnknownJob(RagsvcError):
+    """No job of that id."""
+
+    code = "not_found"
+    status = 404
+    exit_code = 2
+
+
+class JobFinished(RagsvcError):
+    """The job has ended; there is nothing left to cancel."""
+
+    code = "job_finished"
+    status = 409
     exit_code = 2
 
 

@@ -58,6 +58,12 @@ class Library:
             raise NotFound(f"there is no document {document_id!r}")
         return self._opened(collection_id)
 
+    def of_id(self, collection_id: str) -> Collection:
+        """Return a collection by its id. Raises UnknownCollection."""
+        if self._store.collection_name(collection_id) is None:
+            raise UnknownCollection(f"there is no collection of the id {collection_id!r}; it was removed")
+        return self._opened(collection_id)
+
     def create(self, name: str, spec: IndexSpec, *, exist_ok: bool = False) -> Collection:
         """Make a collection: the store first, its row last. Raises CollectionExists."""
         collection_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
