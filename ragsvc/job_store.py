@@ -224,8 +224,8 @@ class JobStore:
                 "WHERE id = ? AND state = 'running' RETURNING seq",
                 (state, code, error, stamp(datetime.now(UTC) + timedelta(seconds=seconds)), job_id),
             ).fetchone()
-            if changed and error is not None:
-                _event(connection, changed[0], "waiting", f"{code}: {error}")
+            if changed and code is not None:
+                _event(connection, changed[0], "waiting", code or "")
 
     def finish(self, job_id: str, state: JobState, code: str | None = None, error: str | None = None) -> None:
         """End a running job. What it has not decided is decided by its end."""
@@ -302,7 +302,7 @@ def _finish(
     if row is None:
         return False
     connection.execute("UPDATE job_file SET state = 'cancelled' WHERE job_seq = ? AND state = 'pending'", row)
-    _event(connection, row[0], _ENDS[state], error or "")
+    _event(connection, row[0], _ENDS[state], code or "")
     return True
 
 

@@ -46,9 +46,9 @@ async def upload(request: AnyRequest) -> ASGIApp:
     if job.state == "done":
         return await _outcome(api, job)
     if job.state == "cancelled":
-        raise JobCancelled(job.error or "the job of this upload was cancelled")
+        raise JobCancelled("the job of this upload was cancelled; GET /jobs shows it")
     if job.state == "failed":
-        raise JobFailed(f"the job of this upload failed: {job.error}")
+        raise JobFailed(f"the job of this upload failed: {job_out(job).error}")
     return sent(JobAccepted(job=job_out(job)), 202, location=f"/jobs/{job.id}")
 
 

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from indexes.types import CollectionStatus
+from ragsvc.api.problems import said_of
 from ragsvc.api.schemas import MAX_LISTED, CollectionName, DocumentListed, Request, Response
 from ragsvc.jobs import EventKind, FileState, Job, JobEvent, JobFile, JobKind, JobState
 from ragsvc.uploads import MAX_PATH, Outcome
@@ -170,7 +171,9 @@ class CollectionsResponse(Response):
 
 def job_out(job: Job) -> JobOut:
     """Return a job as it is listed."""
-    return msgspec.convert(job, JobOut, from_attributes=True)
+    out = msgspec.convert(job, JobOut, from_attributes=True)
+    out.error = None if job.error_code is None else said_of(job.error_code, job.error or "")
+    return out
 
 
 def jobs_response(jobs: Iterable[Job], after: str | None) -> JobsResponse:

@@ -121,6 +121,12 @@ def shown(error: Exception) -> Shown:
     return INTERNAL
 
 
+def said_of(code: str, message: str) -> str:
+    """Return what may be told of an error that only its code and message are left of, as of a job's."""
+    fixed = {look.code: look.detail for look in (INTERNAL, *SHOWN.values()) if look.detail is not None}
+    return fixed.get(code, _printable(message))
+
+
 def _of_framework(error: HTTPException) -> Shown:
     known = _FRAMEWORK.get(error.status_code)
     if known is None:
