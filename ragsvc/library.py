@@ -20,6 +20,8 @@ DEFAULT = "default"
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _ID_LENGTH = 6
 _DOCUMENT_PREFIX = "doc_"
+_MOMENT = 1.0
+"""Seconds that a removal waits for a lock: a server that has just done a job gives its lock back a moment later."""
 
 
 class Library:
@@ -101,7 +103,7 @@ class Library:
     def _hold_locks(self, collection_id: str, name: str, held: ExitStack) -> None:
         for path in (self._folder / collection_id / "locks").glob("*.lock"):
             try:
-                held.enter_context(FileLock(path, timeout=0, mode=0o600))
+                held.enter_context(FileLock(path, timeout=_MOMENT, mode=0o600))
             except Timeout:
                 raise CollectionBusy(
                     f"collection {name} is being written by another run; wait for it to end, then repeat the command"
