@@ -148,7 +148,9 @@ class Nursery:
 
     def ended(self) -> int:
         """Return the exit code of the server that was started."""
-        return int(self.process.stdout.readline())
+        code = int(self.process.stdout.readline())
+        self.child = 0
+        return code
 
     def stop(self) -> bool:
         """End the server, in order where it lives; return whether a kill came before."""
@@ -196,7 +198,10 @@ def nursery(tmp_path_factory) -> Iterator[Nursery]:
     with subprocess.Popen(
         command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
-        yield Nursery(process, tmp_path_factory.mktemp("nursery"))
+        nursery = Nursery(process, tmp_path_factory.mktemp("nursery"))
+        yield nursery
+        if nursery.child:  # left by a test that failed
+            os.kill(nursery.child, signal.SIGKILL)
         process.stdin.close()
 
 

@@ -130,6 +130,24 @@ def test_a_removal_is_not_undone_by_a_job_that_came_before_it(room):
     assert room.raw("a.md", b"fourth").json["documents"][0]["version"] == 1
 
 
+def test_a_removal_holds_for_a_job_that_was_planned_in_its_midst(room, monkeypatch):
+    """A job that finds the path empty because the removal is half done applies nothing once the removal is whole."""
+    [document] = room.raw("a.md", b"first").json["documents"]
+    jobs, accepted = room.house.uploads.jobs, []
+    whole = jobs.withdraw
+
+    def half_done(*arguments):
+        room.embedder.asked.clear()
+        accepted.append(upload(room, "a.md", b"second"))
+        assert room.embedder.asked.wait(10)  # it has read the manifest, which has no `a.md` any more
+        whole(*arguments)
+
+    monkeypatch.setattr(jobs, "withdraw", half_done, raising=False)
+    assert room.send("DELETE", f"/documents/{document['id']}").status == 204
+    assert [file["state"] for file in room.job(accepted[0], "done")["files"]] == ["withdrawn"]
+    assert room.paths() == []
+
+
 def test_removing_the_source_takes_what_was_accepted_with_it(room):
     """Removing all uploads while one is under way leaves none, and later ones are taken."""
     room.raw("a.md", b"first")
