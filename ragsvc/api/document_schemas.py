@@ -13,6 +13,7 @@ from ragsvc.jobs import EventKind, FileState, Job, JobEvent, JobFile, JobKind, J
 from ragsvc.uploads import MAX_PATH, Outcome
 
 MAX_DIMENSIONS = 8192
+_Bytes = Annotated[str, Meta(extra_json_schema={"contentMediaType": "application/octet-stream"})]
 MetadataText = Annotated[
     str,
     Meta(
@@ -43,7 +44,7 @@ class UploadQuery(Request):
 class UploadForm(Request):
     """An upload as a form. The file name of each part is the path of its document, folders included."""
 
-    file: Annotated[list[bytes], Meta(description="Up to 1,000 documents, each with a file name.")]
+    file: Annotated[list[_Bytes], Meta(min_length=1, description="Up to 1,000 documents, each with a file name.")]
     collection: CollectionName = "default"
     metadata: MetadataText | None = None
 
