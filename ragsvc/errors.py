@@ -12,6 +12,7 @@ RagsvcError
 ├── BudgetRefused               exit 5
 ├── StorageBusy                 service.db is held by another process              409, exit 3
 ├── StorageFailed               service.db is damaged, or the disk full            503, exit 3
+│   └── UploadLost              an accepted body is gone or damaged
 ├── Overloaded                  503 + Retry-After
 └── ProviderError               an upstream; exit 4
     ├── Unreachable             no connection, DNS, TLS
@@ -123,6 +124,12 @@ class StorageFailed(RagsvcError):
     code = "storage_failed"
     status = 503
     exit_code = 3
+
+
+class UploadLost(StorageFailed):
+    """The body of an accepted upload is gone or damaged: its job can't be done any more."""
+
+    code = "upload_lost"
 
 
 class Overloaded(RagsvcError):

@@ -19,7 +19,7 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from indexes.errors import StorageFull
-from ragsvc.errors import Overloaded, StorageFailed
+from ragsvc.errors import Overloaded, StorageFailed, UploadLost
 from ragsvc.job_store import new_job_id
 from ragsvc.jobs import NewFile
 
@@ -52,15 +52,16 @@ class Inbox:
             raise
 
     def read(self, job_id: str, file: NewFile) -> bytes:
-        """Return the bytes of a document. Raises StorageFailed where they are not what was received."""
+        """Return the bytes of a document. Raises UploadLost where they are not there as they were received."""
+        path = self._folder / job_id
         try:
-            with (self._folder / job_id).open("rb") as body:
+            with path.open("rb") as body:
                 body.seek(file.start)
                 data = body.read(file.size)
-        except OSError as error:
-            raise StorageFailed(f"an accepted upload can't be read ({error}); its job can't go on") from error
+        except FileNotFoundError:
+            raise UploadLost(f"{path} is gone; send its documents again") from None
         if hashlib.sha256(data).digest() != file.content_hash:
-            raise StorageFailed(f"{self._folder / job_id} is damaged; send its documents again")
+            raise UploadLost(f"{path} is damaged; send its documents again")
         return data
 
     def drop(self, job_id: str) -> None:

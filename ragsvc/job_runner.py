@@ -15,9 +15,9 @@ from typing import Protocol
 import structlog
 from filelock import FileLock, Timeout
 
-from indexes.errors import IndexesError, NotFound, StorageFull, StoreBusy
-from ingest.errors import RunLocked
-from ragsvc.errors import ConfigurationError, ProviderError, RagsvcError, StorageBusy, UnknownCollection
+from indexes.errors import IndexesError, NotFound, StorageFull, StoreBusy, StoreTooNew
+from ingest.errors import IngestError, RunLocked, VocabularyError
+from ragsvc.errors import RagsvcError, StorageBusy, UnknownCollection, UploadLost
 from ragsvc.job_store import JobStore
 from ragsvc.jobs import Job
 from ragsvc.upload_run import Stopped, in_thread
@@ -31,6 +31,21 @@ PROBE_SECONDS = 900.0
 MAX_ATTEMPTS = 8
 """Begun and not ended in order: beyond the deaths that single documents are held responsible for."""
 _TIDY_SECONDS = 600.0
+_REST_SECONDS = 30.0
+"""After a collection, or the list of jobs, could not be used at all."""
+_CODES: tuple[tuple[type[Exception], str], ...] = (
+    (RunLocked, "run_locked"),
+    (NotFound, "not_found"),
+    (StoreBusy, "store_busy"),
+    (Timeout, "store_busy"),
+    (StorageFull, "storage_full"),
+    (StoreTooNew, "store_too_new"),
+    (IndexesError, "store_unavailable"),
+    (VocabularyError, "vocabulary"),
+    (OSError, "storage_failed"),
+)
+_MOMENTARY = ("run_locked", "not_found", "store_busy")
+"""What a job waits for that is over in a moment."""
 _log = structlog.stdlib.get_logger("ragsvc.jobs")
 
 
@@ -80,7 +95,9 @@ class JobRunner:
         self._driving: dict[str, asyncio.Task[None]] = {}
         self._working: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         self._failures: dict[str, int] = {}
+        self._resting: dict[str, float] = {}
         self._changed = asyncio.Condition()
+        self._turn = 0
         self._main: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -113,15 +130,19 @@ class JobRunner:
         await self._tell()
 
     async def settled(self, job_id: str) -> Job:
-        """Return a job once it is finished, or waits. Raises UnknownJob."""
+        """Return a job once it is finished, or an upstream lets it wait. Raises UnknownJob."""
         while True:
+            turn = self._turn
             job = await in_thread(lambda: self._jobs.job(job_id))
-            if job.finished or job.state == "waiting":
+            if job.finished or await in_thread(lambda: self._jobs.held_up(job_id, _MOMENTARY)):
                 return job
             async with self._changed:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(POLL_SECONDS):
-                        await self._changed.wait()
+                        await self._changed.wait_for(partial(self._turned_since, turn))
+
+    def _turned_since(self, turn: int) -> bool:
+        return self._turn != turn
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -133,9 +154,9 @@ class JobRunner:
                     tidy_at = loop.time() + _TIDY_SECONDS
                     await in_thread(self._workshop.tidy)
                 for collection_id in await in_thread(self._jobs.due):
-                    if collection_id not in self._driving:
+                    if collection_id not in self._driving and self._resting.get(collection_id, 0.0) <= loop.time():
                         self._driving[collection_id] = asyncio.create_task(self._drive(collection_id))
-            except (RagsvcError, OSError) as error:  # a store that is busy or full is looked at again
+            except (RagsvcError, IndexesError, OSError) as error:  # a store that is busy or full is looked at again
                 _log.warning("jobs can't be looked for", error=str(error))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
@@ -156,8 +177,9 @@ class JobRunner:
                     await self._tell()
             finally:
                 await in_thread(lock.release)
-        except (RagsvcError, OSError) as error:
+        except (RagsvcError, IndexesError, OSError) as error:
             _log.warning("jobs can't be worked on", collection=collection_id, error=str(error))
+            self._resting[collection_id] = asyncio.get_running_loop().time() + _REST_SECONDS
         finally:
             del self._driving[collection_id]
 
@@ -179,7 +201,6 @@ class JobRunner:
             else:
                 await self._run(job)
                 await in_thread(lambda: self._jobs.finish(job.id, "done"))
-                self._failures.pop(job.id, None)
         except (Stopped, asyncio.CancelledError):
             await in_thread(lambda: self._stopped(job))
         except Exception as error:  # noqa: BLE001 - a job's failure is the job's, whatever it is
@@ -216,6 +237,7 @@ class JobRunner:
 
     def _cleared(self, job_id: str) -> None:
         if self._jobs.job(job_id).finished:
+            self._failures.pop(job_id, None)
             self._workshop.ended(job_id)
 
     def _stopped(self, job: Job) -> None:
@@ -225,27 +247,25 @@ class JobRunner:
             self._jobs.put_back(job.id)
 
     def _failed(self, job: Job, error: Exception) -> None:
-        code = getattr(error, "code", "internal")
-        if isinstance(error, RunLocked):
-            self._jobs.let_wait(job.id, "run_locked", "another run of its source is going on", POLL_SECONDS)
-        elif isinstance(error, UnknownCollection):
+        code = _code(error)
+        if isinstance(error, UnknownCollection):
             self._jobs.finish(job.id, "cancelled", code, "its collection was removed")
         elif (seconds := self._worth_waiting(job, error)) is not None:
             _log.warning("a job waits", job=job.id, code=code, error=str(error), seconds=seconds)
             self._jobs.let_wait(job.id, code, str(error)[:500], seconds)
         else:
             _log.error("a job failed", job=job.id, code=code, exc_info=error)
-            said = str(error)[:500] if isinstance(error, RagsvcError | IndexesError) else "the log says why"
-            self._jobs.finish(job.id, "failed", code, said)
+            self._jobs.finish(job.id, "failed", code, str(error)[:500] if code != "internal" else "the log says why")
 
     def _worth_waiting(self, job: Job, error: Exception) -> float | None:
-        """Return the seconds after which an attempt may succeed, None where none ever will."""
-        if isinstance(error, ConfigurationError) or (isinstance(error, ProviderError) and not error.retryable):
-            return PROBE_SECONDS
-        if isinstance(error, NotFound):  # the source of uploads was removed under the run, and its documents with it
-            return POLL_SECONDS
-        if not isinstance(error, ProviderError | StoreBusy | StorageBusy | StorageFull | Timeout):
+        """Return the seconds after which an attempt may succeed, None where none ever will: what was accepted stays."""
+        if isinstance(error, UploadLost) or not isinstance(error, RagsvcError | IndexesError | IngestError | OSError):
             return None
+        if isinstance(error, RunLocked | NotFound):  # NotFound: the source of uploads was removed under the run
+            return POLL_SECONDS
+        soon = isinstance(error, StoreBusy | StorageBusy | OSError | StorageFull) or getattr(error, "retryable", False)
+        if not soon:
+            return PROBE_SECONDS
         failures = self._failures.get(job.id, 0)
         self._failures[job.id] = failures + 1
         told = getattr(error, "retry_after", None) or 0.0
@@ -253,4 +273,12 @@ class JobRunner:
 
     async def _tell(self) -> None:
         async with self._changed:
+            self._turn += 1
             self._changed.notify_all()
+
+
+def _code(error: Exception) -> str:
+    """Return the problem code of an error, also of one of the floors below, which know nothing of codes."""
+    if isinstance(error, RagsvcError):
+        return error.code
+    return next((code for kind, code in _CODES if isinstance(error, kind)), "internal")

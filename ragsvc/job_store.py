@@ -115,6 +115,17 @@ class JobStore:
         rows = self._store.rows("SELECT cancel_requested OR state = 'cancelled' FROM job WHERE id = ?", job_id)
         return not rows or bool(rows[0][0])
 
+    def held_up(self, job_id: str, except_for: Sequence[str] = ()) -> bool:
+        """Whether a job, or one of its collection before it, waits, for other reasons (codes) than those."""
+        marks = ", ".join("?" * len(except_for))
+        rows = self._store.rows(
+            "SELECT 1 FROM job j JOIN job w ON w.collection_id = j.collection_id AND w.seq <= j.seq "  # noqa: S608 - marks
+            f"WHERE j.id = ? AND w.state = 'waiting' AND w.error_code NOT IN ({marks})",
+            job_id,
+            *except_for,
+        )
+        return bool(rows)
+
     # From acceptance to the end
 
     def add_upload(self, job_id: str, collection_id: str, files: Sequence[NewFile], metadata: Metadata) -> Job:
@@ -166,12 +177,15 @@ class JobStore:
         return self.job(job_id)
 
     def progress(self, job_id: str, inputs_done: int, inputs_total: int, tokens: int, cost_usd: float | None) -> None:
-        """Note how far a running job is; `tokens` and `cost_usd` are added to what it had."""
+        """Note how far a running job is; `tokens` and `cost_usd` are added to what it had.
+
+        A process that got as far as that is not held to have died of its documents.
+        """
         with self._store.transaction() as connection:
             connection.execute(
-                "UPDATE job SET inputs_done = ?, inputs_total = ?, tokens = tokens + ?, cost_usd = cost_usd + ? "
-                "WHERE id = ?",
-                (inputs_done, inputs_total, tokens, cost_usd, job_id),
+                "UPDATE job SET inputs_done = ?, inputs_total = ?, tokens = tokens + ?, cost_usd = cost_usd + ?, "
+                "attempts = iif(? > 0, 1, attempts) WHERE id = ?",
+                (inputs_done, inputs_total, tokens, cost_usd, inputs_done, job_id),
             )
 
     def applied(self, job_id: str, documents: Mapping[str, str]) -> None:

@@ -66,6 +66,7 @@ SHOWN: Mapping[type[Exception], Shown] = {
         409, "storage_busy", "Another process holds the service's store; try again in a moment."
     ),
     service.StorageFailed: Shown(503, "storage_failed", "The service's store can't be used; the log says why."),
+    service.UploadLost: Shown(503, "upload_lost", "What was sent is gone or damaged on the disk; send it again."),
     service.ProviderError: Shown(503, "upstream", "An upstream did not do what it was asked."),
     service.Unreachable: Shown(503, "upstream_unreachable", "An upstream can't be reached."),
     service.UpstreamTimeout: Shown(503, "upstream_timeout", "There was no answer in time; the work was stopped."),

@@ -27,7 +27,7 @@ HTML = "text/html"
             "ask",
             "Answer a question from the documents, cited and moderated",
             gives={JSON: schemas.AskResponse, sse.MEDIA_TYPE: None},
-            problems=(400, 404, 408, 413, 415, 422, 503),
+            problems=(400, 403, 404, 408, 413, 415, 422, 503),
             body=schemas.AskRequest,
         )
     },
@@ -55,7 +55,7 @@ async def ask(request: AnyRequest) -> ASGIApp:
             "search",
             "Find passages by meaning, by words, or both",
             gives={JSON: schemas.SearchResponse},
-            problems=(400, 404, 408, 413, 415, 503),
+            problems=(400, 403, 404, 408, 413, 415, 503),
             body=schemas.SearchRequest,
         )
     },

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ragsvc.errors import Overloaded, StorageFailed
+from ragsvc.errors import Overloaded, StorageFailed, UploadLost
 from ragsvc.inbox import Inbox
 
 
@@ -49,7 +49,7 @@ def test_other_bytes_are_never_given_out(inbox, tmp_path):
     path = tmp_path / "data" / "uploads" / delivery.id
     for damage in (b"eno", b"on", None):
         path.unlink() if damage is None else path.write_bytes(damage)
-        with pytest.raises(StorageFailed):
+        with pytest.raises(UploadLost):
             inbox.read(delivery.id, delivery.files[0])
 
 

@@ -9,6 +9,7 @@ import time
 import pytest
 from filelock import FileLock
 
+from indexes.errors import StorageFull, StoreDamaged
 from ragsvc import job_runner
 from ragsvc.api.handling import Limits
 from ragsvc.errors import AuthenticationFailed, QuotaExhausted, RateLimited, RequestRefused, Unreachable
@@ -181,8 +182,9 @@ def test_a_failing_upstream_lets_a_job_wait(room, failure, code, told):
     assert told in job["error"]
     assert str(failure) not in json.dumps(job)
     assert any(job["id"] in said and code in said for said in room.get("/readyz")["degraded"])
-    later = upload(room, "b.md", HERONS)
-    assert room.get(f"/jobs/{later}")["state"] == "queued"
+    behind = room.raw("b.md", HERONS)  # does not wait for what can't come
+    assert (behind.status, behind.json["job"]["state"]) == (202, "queued")
+    later = behind.json["job"]["id"]
     room.embedder.failure = None
     room.house.uploads.jobs.wake()
     assert room.job(later, "done")["state"] == "done"
@@ -218,6 +220,17 @@ def test_a_text_that_the_provider_refuses_is_rejected(room):
     assert_problem(room.raw("a.md", OTTERS), 422, "limit")
 
 
+@pytest.mark.parametrize("failure", [OSError(28, "No space left"), StorageFull("full"), StoreDamaged("damaged")])
+def test_trouble_with_the_disk_lets_a_job_wait(room, failure):
+    """What was accepted is not given up because the disk is full or the store can't be used for now."""
+    room.embedder.failure = failure
+    job_id = upload(room, "a.md")
+    assert room.job(job_id, "waiting")["error_code"] in ("storage_failed", "storage_full", "store_unavailable")
+    room.embedder.failure = None
+    room.house.uploads.jobs.wake()
+    room.job(job_id, "done")
+
+
 def test_a_bug_fails_its_job_and_no_other(room):
     """An error that nobody expected ends the job as failed, tells nothing of the inside, and the next job is done."""
     room.embedder.failure = KeyError("inside")
@@ -234,11 +247,12 @@ def test_an_upload_waits_for_another_run_of_its_source(room):
     collection = room.house.library.open("default")
     room.raw("a.md", OTTERS)
     [path] = (room.house.library.locks(collection)).glob("run-*.lock")
-    with FileLock(path, timeout=0):
+    with FileLock(path, timeout=0, thread_local=False) as lock:
         job_id = upload(room, "b.md", HERONS)
         assert room.job(job_id, "waiting")["error_code"] == "run_locked"
-    room.job(job_id, "done")
-    assert room.paths() == ["a.md", "b.md"]
+        threading.Timer(0.3, lock.release).start()
+        assert room.raw("c.md", HERONS).status == 201  # to wait for a moment is no reason to give up
+    assert room.paths() == ["a.md", "b.md", "c.md"]
 
 
 def test_a_client_that_stops_waiting_does_not_stop_its_job(room):
@@ -346,5 +360,7 @@ def test_a_damaged_body_fails_its_job(tmp_path):
         (tmp_path / "uploads" / job_id).write_bytes(OTTERS[::-1])
         room.embedder.failure = None
         room.house.uploads.jobs.wake()
-        assert room.job(job_id, "failed", "done")["state"] == "failed"
+        job = room.job(job_id, "failed", "done")
+        assert (job["state"], job["error_code"]) == ("failed", "upload_lost")
+        assert str(tmp_path) not in job["error"]
         assert room.paths() == []

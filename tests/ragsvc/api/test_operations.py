@@ -68,6 +68,22 @@ def test_problems_have_their_shape_and_type(spec):
             assert ("Retry-After" in response.get("headers", {})) == (status == "503")
 
 
+def test_what_is_refused_to_other_sites_is_described(spec):
+    """Every operation that may change something, and no other, says that it can be a 403."""
+    for (method, _), shown in operations(spec).items():
+        assert ("403" in shown["responses"]) == (method != "get")
+
+
+def test_the_upload_is_described(spec):
+    """POST /documents takes a form or bytes, answers 202 or 201; removals answer without a body."""
+    upload = operations(spec)["post", "/documents"]
+    assert set(upload["requestBody"]["content"]) == {"multipart/form-data", "application/octet-stream"}
+    shapes = {status: upload["responses"][status]["content"]["application/json"]["schema"] for status in ("201", "202")}
+    assert [shape["$ref"].rpartition("/")[2] for shape in shapes.values()] == ["UploadResponse", "JobAccepted"]
+    for path in ("/documents/{document_id}", "/collections/{name}"):
+        assert "content" not in operations(spec)["delete", path]["responses"]["204"]
+
+
 def test_every_reference_leads_somewhere(spec):
     """No reference dangles and no component is left over."""
     named = set(re.findall(r"#/components/schemas/(\w+)", str(spec)))
