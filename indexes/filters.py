@@ -69,7 +69,9 @@ def parse_filter(value: object) -> Filter:
 
 def is_metadata_key(key: str) -> bool:
     """Whether documents may have metadata under this name, and be found by it."""
-    return key.lower() not in RESERVED_KEYS | TEXT_KEYS | TIME_KEYS and _METADATA_KEY.fullmatch(key) is not None
+    if key in TEXT_KEYS | TIME_KEYS or key.lower() in RESERVED_KEYS:
+        return False
+    return _METADATA_KEY.fullmatch(key) is not None
 
 
 def _parse(value: object, place: str, depth: int, terms: int) -> tuple[Filter, int]:

@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import random
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from filelock import FileLock
@@ -364,3 +366,41 @@ def test_a_damaged_body_fails_its_job(tmp_path):
         assert (job["state"], job["error_code"]) == ("failed", "upload_lost")
         assert str(tmp_path) not in job["error"]
         assert room.paths() == []
+
+
+def _change(rooms, path: str, seed: int, steps: int) -> str | None:
+    """Change one path through several servers at random; return the text that must stand there in the end."""
+    drawn, expected = random.Random(seed), None
+    for step in range(steps):
+        room = drawn.choice(rooms)
+        if drawn.random() < 0.6:
+            text = f"{path} {step} {drawn.random()}"
+            reply = room.raw(path, text.encode(), drawn.choice(["", "&wait=true"]))
+            assert reply.status in (201, 202), reply.body
+            expected = text
+            continue
+        found = [one["id"] for one in room.get("/documents")["documents"] if one["path"] == path]
+        status = room.send("DELETE", f"/documents/{found[0]}").status if found else 404
+        assert status in (204, 404)
+        if status == 204:
+            expected = None
+    return expected
+
+
+@pytest.mark.parametrize("steps", [12, pytest.param(400, marks=pytest.mark.soak)])
+def test_what_was_acknowledged_last_stands_in_the_end(tmp_path, steps):
+    """Paths are uploaded and removed at random through two servers: each ends as its last acknowledgement said."""
+    with open_room(tmp_path) as one, open_room(tmp_path) as two:
+        with ThreadPoolExecutor(4) as pool:
+            ends = {
+                path: pool.submit(_change, (one, two), path, seed, steps)
+                for seed, path in enumerate(("a.txt", "b.txt", "c.txt", "d.txt"))
+            }
+        expected = {path: end.result() for path, end in ends.items()}
+        for job in two.get("/jobs?limit=1000")["jobs"]:
+            two.job(job["id"], "done")
+        for room in (one, two):
+            held = room.get("/documents")["documents"]
+            texts = {one["path"]: room.get(f"/documents/{one['id']}/text")["text"] for one in held}
+            assert texts == {path: text for path, text in expected.items() if text is not None}
+            assert left(room) == []

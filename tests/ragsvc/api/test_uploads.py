@@ -167,7 +167,7 @@ QUERIES = {
     "metadata-nested": ("path=a&metadata=%7B%22a%22:%7B%7D%7D", "metadata"),
     "metadata-twice": ("path=a&metadata=%7B%22a%22:1,%22a%22:2%7D", "twice"),
     "metadata-path": ("path=a&metadata=%7B%22path%22:1%7D", "can't be a key"),
-    "metadata-Source": ("path=a&metadata=%7B%22Source%22:1%7D", "can't be a key"),
+    "metadata-modified_at": ("path=a&metadata=%7B%22modified_at%22:1%7D", "can't be a key"),
     "metadata-tenant": ("path=a&metadata=%7B%22tenant%22:1%7D", "can't be a key"),
     "metadata-space": ("path=a&metadata=%7B%22a%20b%22:1%7D", "can't be a key"),
     "metadata-huge": ("path=a&metadata=%7B%22a%22:1e400%7D", "metadata"),
