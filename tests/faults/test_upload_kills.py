@@ -315,8 +315,8 @@ def survive(nursery: Nursery, seed: Path, tmp_path: Path, scenario, stride: int)
 
 @SCENARIOS
 def test_a_kill_at_many_steps_loses_nothing(nursery, seed, tmp_path, scenario):
-    """Killed at every fourth step: acknowledged documents are there once, a removal is not undone, nothing is left."""
-    survive(nursery, seed, tmp_path, scenario, stride=4)
+    """Killed at every sixth step: acknowledged documents are there once, a removal is not undone, nothing is left."""
+    survive(nursery, seed, tmp_path, scenario, stride=6)
 
 
 @pytest.mark.soak
