@@ -201,7 +201,7 @@ class Upload:
         return replace(document, metadata={**document.metadata, **run.job.metadata})
 
 
-class Sink(CollectionPort):
+class Sink:
     """A collection that keeps the job's books: what became visible, and what must not become so any more."""
 
     def __init__(self, collection: CollectionPort, jobs: JobStore, job_id: str, lock: Path) -> None:
