@@ -95,7 +95,8 @@ class Delivery:
         self.id = new_job_id()
         self.files: list[NewFile] = []
         self._path = folder / self.id
-        self._lock = FileLock(folder / f"{self.id}{_LOCK}", timeout=0, mode=0o600, thread_local=False)
+        # Not at once: a sweep may have seen the lock before it was taken, and holds it for a moment.
+        self._lock = FileLock(folder / f"{self.id}{_LOCK}", timeout=10, mode=0o600, thread_local=False)
         self._lock.acquire()
         self._body = open(  # noqa: SIM115 - closed by seal or discard; no Path.open takes a mode
             self._path, "xb", buffering=0, opener=lambda path, flags: os.open(path, flags, 0o600)

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from ragsvc.errors import Overloaded, StorageFailed, UploadLost
 from ragsvc.inbox import Inbox
@@ -118,6 +119,27 @@ def test_a_dead_process_leaves_nothing_for_ever(inbox, tmp_path):
     under_way.discard()
     inbox.drop(job.id)
     assert list(folder.iterdir()) == []
+
+
+def test_a_sweep_that_comes_between_does_not_refuse_a_body(inbox, tmp_path, monkeypatch):
+    """A sweep that takes the lock of a body before its receiver does, and removes it, holds the receiver up at most."""
+    monkeypatch.setattr("ragsvc.inbox.new_job_id", lambda: "job_known")
+    folder = tmp_path / "data" / "uploads"
+    folder.mkdir()
+    sweeping = FileLock(folder / "job_known.lock", timeout=0, thread_local=False)
+    sweeping.acquire()
+
+    def end_the_sweep():
+        inbox.drop("job_known")
+        sweeping.release()
+
+    timer = threading.Timer(0.1, end_the_sweep)
+    timer.start()
+    delivery = received(inbox, b"one")
+    timer.join()
+    assert inbox.sweep(set) == 0  # its lock is the one that counts
+    delivery.hand_over(lambda: None)
+    assert inbox.read("job_known", delivery.files[0]) == b"one"
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):

@@ -305,23 +305,29 @@ def test_slow_bodies_have_a_deadline(tmp_path):
 
 
 def test_too_many_uploads_at_once_are_refused(tmp_path):
-    """Beyond the places there are, and beyond the bytes that may lie there, the answer is 503 with Retry-After."""
-    with open_room(tmp_path, Limits(uploads=1), max_body_mb=1) as room:
-        head = b"POST /documents?path=a.md HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf"
-        with socket.create_connection(("127.0.0.1", room.port), timeout=10) as sock:
-            sock.sendall(head)
-            until = time.monotonic() + 10
-            while not left(room) and time.monotonic() < until:
-                time.sleep(0.01)
-            refused = room.raw("b.md", OTTERS)
-            assert_problem(refused, 503, "overloaded")
-            assert int(refused.headers["retry-after"]) >= 1
+    """Beyond the bodies that are received at once the answer is 503 with Retry-After, before a byte of the next."""
+    with (
+        open_room(tmp_path, Limits(uploads=1)) as room,
+        socket.create_connection(("127.0.0.1", room.port), timeout=10) as sock,
+    ):
+        sock.sendall(b"POST /documents?path=a.md HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf")
         until = time.monotonic() + 10
-        while left(room) and time.monotonic() < until:
+        while not left(room) and time.monotonic() < until:
             time.sleep(0.01)
+        refused = room.raw("b.md", OTTERS)
+        assert_problem(refused, 503, "overloaded")
+        assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_a_full_inbox_refuses_what_comes(tmp_path):
+    """Beyond the bytes that may wait to be indexed the answer is 503, and there is room again when jobs end."""
+    with open_room(tmp_path, max_body_mb=1) as room:
         room.embedder.free.clear()
         taken = [room.raw(f"{n}.txt", b"a " * (1 << 19), query="").status for n in range(21)]
         assert taken == [202] * 20 + [503]
+        newest = room.get("/jobs")["jobs"][0]["id"]
+        assert room.send("DELETE", f"/jobs/{newest}").status == 200
+        assert room.raw("more.txt", b"a " * (1 << 19), query="").status == 202
         for job in room.get("/jobs")["jobs"]:
             room.send("DELETE", f"/jobs/{job['id']}")
         room.embedder.free.set()
