@@ -169,7 +169,8 @@ def _manifest(collection: CollectionPort, source: Source | None, new: Source, un
 def _run_lock(locks: Path, root: str) -> Iterator[None]:
     locks.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    lock = FileLock(locks / f"run-{name}.lock", timeout=0, mode=0o600)
+    # Not bound to a thread: a server takes it in one worker thread and gives it back in another.
+    lock = FileLock(locks / f"run-{name}.lock", timeout=0, mode=0o600, thread_local=False)
     try:
         lock.acquire()
     except Timeout:

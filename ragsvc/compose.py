@@ -14,6 +14,8 @@ from ragsvc import pricing
 from ragsvc.answering import Answering
 from ragsvc.errors import ConfigurationError, EmbeddingUnavailable
 from ragsvc.governor import LANES, GovernedChat, GovernedEmbedder, GovernedModerator, Governor, Purpose
+from ragsvc.job_runner import JobRunner
+from ragsvc.job_store import JobStore
 from ragsvc.library import Library
 from ragsvc.moderation import Gate
 from ragsvc.protocols import ChatModel, Moderator, QueryRewriter
@@ -28,6 +30,7 @@ from ragsvc.service_store import ServiceStore
 from ragsvc.settings import LOCAL_MODEL, Settings
 from ragsvc.specs import new_spec, reach
 from ragsvc.types import Readiness, Role
+from ragsvc.uploads import Uploads
 
 if TYPE_CHECKING:
     from ragsvc.providers.openai import OpenAIProvider
@@ -51,7 +54,13 @@ class House:
     @cached_property
     def service(self) -> Service:
         """What the entrances need."""
-        return Service(self.settings, self.library, self.retriever, self.answering, self.ready)
+        runner = JobRunner(self.uploads.jobs, self.uploads)
+        return Service(self.settings, self.library, self.retriever, self.answering, self.ready, self.uploads, runner)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Documents that are handed in, and removed."""
+        return Uploads(self.settings, self.library, JobStore(self._store), self.embedder_for)
 
     @cached_property
     def retriever(self) -> Retrieval:
@@ -102,6 +111,7 @@ class House:
         embedding = "local" if model == LOCAL_MODEL else "openai"
         if self.settings.moderation == "off":
             degraded.append("moderation is off")
+        degraded += [f"job {job.id} waits: {job.error_code}" for job in self.uploads.jobs.waiting()]
         return Readiness(
             ready=True,
             provider={role: self.settings.provider_of(role) for role in _ROLES} | {"embedding": embedding},

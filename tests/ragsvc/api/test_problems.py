@@ -69,6 +69,8 @@ OWN_WORDS = (
     ragsvc.errors.CollectionExists,
     ragsvc.errors.CollectionBusy,
     ragsvc.errors.BadRequest,
+    ragsvc.errors.UnknownJob,
+    ragsvc.errors.JobFinished,
     ragsvc.errors.BudgetRefused,
     ragsvc.errors.Overloaded,
     ragsvc.errors.EmbeddingUnavailable,
