@@ -89,6 +89,13 @@ def test_texts_that_are_gone_do_not_change_how_the_others_rank(collection: Colle
     assert [(hit.path, hit.score) for hit in after] == [(hit.path, hit.score) for hit in before]
 
 
+def test_passages_that_tie_are_chosen_by_path_and_not_by_age(collection: Collection, source: Source) -> None:
+    """Of 300 passages with the same score, those with the first paths are found, whichever came first."""
+    put(collection, source, *(upsert(f"{n:03}", f"apple number{n}\n") for n in reversed(range(300))))
+    hits = collection.search("apple", None, 10, "lexical").hits
+    assert [hit.path for hit in hits] == [f"{n:03}" for n in range(10)]
+
+
 def test_many_hits_carry_what_each_alone_would(collection: Collection, source: Source) -> None:
     """Fifty hits, passages shared by documents among them: each is the text, version and places of its own chunk."""
     shared = [f"apple shared {n}\n" for n in range(20)]
