@@ -12,7 +12,7 @@ PARAGRAPH: Final = re.compile(r"\n(?:[ \t\r]*\n)+")
 """Behind blank lines; the indent of the next line stays with it."""
 
 SENTENCE: Final = re.compile(
-    r"(?:[\n。！？；｡]|(?<![.!?…])[.!?…])"  # a run of marks is tried once, from its first
+    r"[\n.!?…。！？；｡](?<![.!?…][.!?…])"  # a run of Latin marks is tried once, from its first
     r"(?:(?<=\n)"  # a line
     r"|(?<=[.!?…])(?<!\s\d[.])(?<!\s\d\d[.])(?<![\s.][A-Z][.])[.!?…]*+[\"'”’»)\]]*(?:[ \t]+\n?|\r?\n)(?![a-z])"
     r"|(?<=[。！？；…｡])[。！？；…｡]*[”’」』）】》〉\"')\]]*[ \t\u3000]*(?:\r?\n)?)"
@@ -81,7 +81,7 @@ def ranked_graphemes(text: str, inside: bytearray, start: int, end: int) -> list
 def inside_graphemes(text: str) -> bytearray:
     """Return a flag per position of `text` (and its end): 1 where a cut would part an extended grapheme cluster."""
     inside = bytearray(len(text) + 1)
-    pair = text.find("\r\n")
+    pair = text.find("\r\n") if "\r" in text else -1
     while pair >= 0:
         inside[pair + 1] = 1
         pair = text.find("\r\n", pair + 2)
