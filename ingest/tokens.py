@@ -62,7 +62,7 @@ class TextTokens:
     def __init__(self, text: str) -> None:
         """Encode `text`. Raises VocabularyError, and UnicodeEncodeError on a lone surrogate."""
         self.text = text
-        self._ends = memoryview(_character_ends(text))
+        self._ends: memoryview[int] = _character_ends(text).data
         """For each token the number of characters that have begun where it ends; rises. Asked for one at a time, a
         view answers in a fraction of an array's time."""
         self._before: dict[int, int] = {0: 0, len(text): len(self._ends)}
@@ -71,9 +71,10 @@ class TextTokens:
 
     def before(self, position: int) -> int:
         """Return how many tokens of the text end at `position` or before it: exact at a sure border, else about."""
-        if position not in self._before:
-            self._before[position] = bisect_right(self._ends, position)
-        return self._before[position]
+        known = self._before.get(position)
+        if known is None:
+            known = self._before[position] = bisect_right(self._ends, position)
+        return known
 
     def position(self, tokens: int) -> int:
         """Return the character offset at which the first `tokens` tokens of the text end, or about."""
@@ -92,7 +93,7 @@ class TextTokens:
         if start not in self._heads:
             match = _SURE_BORDER.search(self.text, start - 1, start + _RIM)
             at = match.end() if match else len(self.text) + 1
-            self._heads[start] = at, count(self.text[start:at]) - self.before(at) if match else 0
+            self._heads[start] = at, _count_rim(self.text[start:at]) - self.before(at) if match else 0
         return self._heads[start]
 
     def _tail(self, end: int) -> tuple[int, int]:
@@ -122,26 +123,26 @@ def _character_ends(text: str) -> Counts:
     """Return for each token of `text` the number of characters that have begun where it ends."""
     known, begun = _vocabulary()
     ids = known.encode_to_numpy(text, disallowed_special=())  # the ids of encode_ordinary, without a list
-    return np.cumsum(begun[ids], dtype=np.int64)
+    return begun.take(ids).cumsum()
 
 
 _count_rim = lru_cache(maxsize=4096)(count)
-"""What stands between the last sure border and a cut is mostly one mark and white space."""
+"""What stands between a cut and the next sure border is mostly one word, or one mark and white space."""
 
 
 @cache
-def _vocabulary() -> tuple[tiktoken.Encoding, npt.NDArray[np.uint8]]:
-    """Return cl100k_base, and by token id how many of the token's bytes begin a character (128 at most)."""
+def _vocabulary() -> tuple[tiktoken.Encoding, Counts]:
+    """Return cl100k_base, and by token id how many of the token's bytes begin a character."""
     tokens = _tokens()
     ranks = dict(zip(tokens, range(len(tokens)), strict=True))
     known = tiktoken.Encoding(name=NAME, pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=SPECIAL_TOKENS)
     begins = np.frombuffer(b"".join(tokens), np.uint8) & 0xC0 != 0x80
     ends = np.cumsum(np.fromiter(map(len, tokens), np.int64, len(tokens)))
-    return known, np.add.reduceat(begins, np.concatenate(([0], ends[:-1])), dtype=np.uint8)
+    return known, np.add.reduceat(begins, np.concatenate(([0], ends[:-1])), dtype=np.int64)
 
 
 def _tokens() -> list[bytes]:
-    """Return the byte strings of the vocabulary; in the file whose hash is known, each stands in the line of its rank."""
+    """Return the byte strings of the vocabulary by rank: in the file whose hash is known, the lines stand in order."""
     file = resources.files("ingest").joinpath("_vocab", f"{NAME}.tiktoken.gz")
     again = "install ragsvc again"
     try:
