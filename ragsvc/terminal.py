@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from indexes.types import CollectionStatus, DocumentInfo, Hit, SearchResult
 from ingest.types import IngestEvent, OnEvent, Rejection, ignore
@@ -177,10 +175,13 @@ def print_documents(documents: list[DocumentInfo]) -> None:
 @contextmanager
 def progress() -> Iterator[OnEvent]:
     """Show a run's progress on stderr, if that is a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield ignore
         return
+    from rich.console import Console  # a tenth of a second, for a terminal alone
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
