@@ -48,7 +48,7 @@ def main() -> None:
         given = {"OPENAI_API_KEY": DEFAULT_KEY, "OPENAI_BASE_URL": base_url, "RAGSVC_CHAT_DIALECT": "openai"}
         documents(Path(base), given)
         unchanged(Path(base), given)
-        starting(Path(base), given)
+        starting(Path(base))
 
 
 def documents(base: Path, given: dict[str, str]) -> None:
@@ -102,7 +102,7 @@ def unchanged(base: Path, given: dict[str, str]) -> None:
         shutil.rmtree(data)
 
 
-def starting(base: Path, given: dict[str, str]) -> None:
+def starting(base: Path) -> None:
     """Print the cost of commands on a small local collection."""
     print("\nstart-up                         wall      cpu   beside an interpreter with numpy (wall, cpu)")
     folder, data = base / "small", base / "small-data"

@@ -120,6 +120,24 @@ def outcome_json(outcome: IndexOutcome) -> dict[str, object]:
     }
 
 
+def print_round(outcome: IndexOutcome) -> None:
+    """Print what a round of `index --watch` did."""
+    print_plan(outcome)
+    print_outcome(outcome)
+    sys.stdout.flush()
+
+
+def print_round_json(outcome: IndexOutcome) -> None:
+    """Print a round of `index --watch --json`: one object, on one line."""
+    sys.stdout.write(msgspec.json.encode(outcome_json(outcome)).decode() + "\n")
+    sys.stdout.flush()
+
+
+def print_trouble(text: str) -> None:
+    """Say on stderr what goes on beside the results."""
+    print(f"ragsvc: {' '.join(text.split())}", file=sys.stderr, flush=True)  # noqa: T201
+
+
 def hint_if_empty(collection: str, data_dir: Path, *, documents: int) -> None:
     """Say on stderr how to begin, where a collection holds nothing yet."""
     if documents == 0:
