@@ -66,6 +66,7 @@ architecture:
 
 bench: setup-dev ## print the tables of the benchmarks
 	@$(VENV)/python -m benchmarks.chunking
+	@$(VENV)/python -m benchmarks.ingesting
 	@$(VENV)/python -m benchmarks.main_job
 	@$(VENV)/python -m benchmarks.serving --documents 300 1200 4800
 

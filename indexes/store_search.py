@@ -21,6 +21,8 @@ _SIGNS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _LAST_CHARACTER = 0x10FFFF
 _SPARE_MATCHES = 16
 """Matches asked for beyond the passages wanted: some passages match in several places."""
+_MOST_MATCHES = 1_000
+"""Matches looked at, where there are passages enough, for the sake of those that tie."""
 _GROWTH = 4
 
 _Found = tuple[float, str, int, int, str]
@@ -174,19 +176,22 @@ def dense_candidates(connection: Connection, head: Head, scores: dict[int, float
 def lexical_candidates(
     connection: Connection, head: Head, expression: str, where: Condition, limit: int
 ) -> list[Candidate]:
-    """Return up to `limit` passages that match, best first, ties by path and start."""
+    """Return up to `limit` passages that match, best first, ties by path and start.
+
+    All that tie with the last of them are looked at, up to _MOST_MATCHES, or the order of insertion would choose.
+    """
     asked = limit + _SPARE_MATCHES
     while True:
         rows = store_words.matches(connection, head.chunk_spec_id, expression, where, asked)
         found: list[_Found] = []
         passages: set[str] = set()
         for chunk_id, key, path, start, score in rows:
-            if len(passages) == limit and key not in passages:
-                return _best(found)
+            if len(passages) >= limit and key not in passages and -score != found[-1][0]:
+                return _best(found)[:limit]
             passages.add(key)
             found.append((-score, path, start, chunk_id, key))
-        if len(rows) < asked:
-            return _best(found)
+        if len(rows) < asked or (len(passages) >= limit and asked >= _MOST_MATCHES):
+            return _best(found)[:limit]
         asked *= _GROWTH  # some passages stand in many places
 
 

@@ -101,7 +101,7 @@ def prepare(
         kind: SourceKind = "file" if source is None and target.root.is_file() else "folder"
         manifest = _manifest(collection, source, Source(0, root, kind), target.under)
         found = compare(
-            walk.scan(target.root, target.under),
+            walk.scan(target.root, target.under, options.left_out),
             manifest,
             lambda file: walk.hash_file(target.root, file, options.max_bytes),
             verify=options.verify,

@@ -104,6 +104,26 @@ def test_a_passage_is_shown_once_with_its_other_places(collection: Collection, s
     assert collection.search("apple", query_vector(same), 1, "dense").hits[0].path == "b"
 
 
+def test_texts_that_are_gone_do_not_change_how_the_others_rank(collection: Collection, source: Source) -> None:
+    """Fused ranks with the vectors of 80 removed documents among them equal those where they never were."""
+    kept = [upsert(f"k{n:02}", f"apple line {n}\n") for n in range(60)]
+    put(collection, source, *kept)
+    query = vector_of(b"somewhere")
+    before = collection.search("apple", query, 20, "hybrid").hits
+    gone = put(collection, source, *(upsert(f"g{n:02}", f"gone line {n}\n") for n in range(80)))
+    for document_id in gone.values():
+        collection.remove_document(document_id)
+    after = collection.search("apple", query, 20, "hybrid").hits
+    assert [(hit.path, hit.score) for hit in after] == [(hit.path, hit.score) for hit in before]
+
+
+def test_passages_that_tie_are_chosen_by_path_and_not_by_age(collection: Collection, source: Source) -> None:
+    """Of 300 passages with the same score, those with the first paths are found, whichever came first."""
+    put(collection, source, *(upsert(f"{n:03}", f"apple number{n}\n") for n in reversed(range(300))))
+    hits = collection.search("apple", None, 10, "lexical").hits
+    assert [hit.path for hit in hits] == [f"{n:03}" for n in range(10)]
+
+
 def test_many_hits_carry_what_each_alone_would(collection: Collection, source: Source) -> None:
     """Fifty hits, passages shared by documents among them: each is the text, version and places of its own chunk."""
     shared = [f"apple shared {n}\n" for n in range(20)]
