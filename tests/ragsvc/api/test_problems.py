@@ -65,6 +65,7 @@ OWN_WORDS = (
     ingest.errors.TooManyRemovals,
     ingest.errors.SettingsError,
     ingest.errors.Rejected,
+    ingest.errors.NotGiven,
     ragsvc.errors.UnknownCollection,
     ragsvc.errors.CollectionExists,
     ragsvc.errors.CollectionBusy,
