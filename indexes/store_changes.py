@@ -43,9 +43,9 @@ def _require_marks(upsert: DocumentUpsert) -> None:
     for mark in upsert.marks:
         if not last < mark.start < len(upsert.text):
             raise ValueError(f"marks must rise inside the text of {upsert.path}, one starts at {mark.start}")
-        if not mark.position or not all(type(value) in (str, int) for value in mark.position.values()):
+        if not all(type(value) in (str, int) for value in mark.position.values()):
             raise ValueError(f"a position has texts and integers, not {dict(mark.position)!r}")
-        for what in (*mark.position, *mark.position.values()):
+        for what in (*mark.position, *mark.position.values(), *mark.heading_path):
             if isinstance(what, str) and not what.isascii():
                 what.encode()
         last = mark.start
@@ -234,8 +234,14 @@ def _insert_version(connection: Connection, document_id: str, number: int, upser
 
 def _insert_marks(connection: Connection, version_id: int, marks: tuple[Mark, ...]) -> None:
     connection.executemany(
-        "INSERT INTO mark (version_id, start, position) VALUES (?, ?, ?)",
-        ((version_id, mark.start, json.dumps(mark.position, ensure_ascii=False)) for mark in marks),
+        "INSERT INTO mark (version_id, start, position, heading_path) VALUES (?, ?, ?, ?)",
+        (
+            (
+                *(version_id, mark.start, json.dumps(mark.position, ensure_ascii=False)),
+                json.dumps(mark.heading_path, ensure_ascii=False),
+            )
+            for mark in marks
+        ),
     )
 
 

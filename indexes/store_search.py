@@ -246,15 +246,15 @@ def _marks(connection: Connection, chunk_ids: str) -> dict[int, list[Mark]]:
     """Return by chunk the marks that hold inside it, rising; `chunk_ids` is a JSON array."""
     rows = gathered(
         connection,
-        """SELECT json_group_array(json_array(c.id, m.start, json(m.position)))
+        """SELECT json_group_array(json_array(c.id, m.start, json(m.position), json(m.heading_path)))
            FROM json_each(?) j CROSS JOIN chunk c ON c.id = j.value
            CROSS JOIN mark m ON m.version_id = c.version_id AND m.start < c."end" AND m.start >= coalesce(
                (SELECT max(b.start) FROM mark b WHERE b.version_id = c.version_id AND b.start <= c.start), c.start)""",
         (chunk_ids,),
     )
     found: dict[int, list[Mark]] = {}
-    for chunk_id, start, position in sorted(rows, key=lambda row: row[:2]):
-        found.setdefault(chunk_id, []).append(Mark(start, position))
+    for chunk_id, start, position, heading_path in sorted(rows, key=lambda row: row[:2]):
+        found.setdefault(chunk_id, []).append(Mark(start, position, tuple(heading_path)))
     return found
 
 
