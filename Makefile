@@ -61,6 +61,7 @@ architecture:
 
 bench: setup-dev ## print the tables of the benchmarks
 	@$(VENV)/python -m benchmarks.chunking
+	@$(VENV)/python -m benchmarks.ingesting
 	@$(VENV)/python -m benchmarks.main_job
 
 soak: setup-dev ## the long form of the tests
