@@ -113,6 +113,7 @@ class House:
         degraded, generations = [], {}
         for name in self.library.names():
             collection = self.library.open(name)
+            collection.load()
             generations[name] = collection.generation
             try:
                 self.embedder_for(collection.spec.embedding)
