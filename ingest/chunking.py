@@ -179,6 +179,7 @@ class _Cutter:
         self._limit = spec.tokens
         self._overlap = spec.overlap
         self._inside = borders.inside_graphemes(tokens.text)
+        self._kinds = borders.KINDS if "\n" in tokens.text else borders.KINDS[1:]  # no line, no paragraph
 
     def cut(self, stretch: _Stretch) -> Iterator[Slice]:
         """Yield the slices of a stretch."""
@@ -214,7 +215,7 @@ class _Cutter:
         half = max(tokens.position(base + int(budget * WINDOW)), fresh)
         quarter = max(tokens.position(base + int(budget * WINDOW / 2)), fresh)
         for low, high in ((half, last), (quarter, half)):
-            for kind in borders.KINDS:
+            for kind in self._kinds:
                 found = [cut for cut in borders.within(kind, self._text, low, high) if not self._inside[cut]]
                 if found and (cut := self._fitting(start, borders.ranked(self._text, found))):
                     return cut

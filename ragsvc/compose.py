@@ -126,6 +126,7 @@ class House:
         degraded, generations = [], {}
         for name in self.library.names():
             collection = self.library.open(name)
+            collection.load()
             generations[name] = collection.generation
             spec = collection.spec.embedding
             try:
