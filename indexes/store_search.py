@@ -192,7 +192,7 @@ def lexical_candidates(
             found.append((-score, path, start, chunk_id, key))
         if len(rows) < asked or (len(passages) >= limit and asked >= _MOST_MATCHES):
             return _best(found)[:limit]
-        asked *= _GROWTH  # some passages stand in many places
+        asked = max(_GROWTH * asked, _MOST_MATCHES)  # some passages stand in many places, and many may tie
 
 
 def _best(found: Iterable[_Found]) -> list[Candidate]:
