@@ -215,7 +215,12 @@ def _new_document_id(collection_id: str) -> str:
 
 def _insert_version(connection: Connection, document_id: str, number: int, upsert: DocumentUpsert) -> int:
     stat = upsert.stat
-    metadata = json.dumps(dict(upsert.metadata), ensure_ascii=False, sort_keys=True, allow_nan=False)
+    # In SQLite a text of JSON ends at its first NUL: a filter would compare what stands before it.
+    kept = {
+        key: value.replace("\0", "\ufffd") if isinstance(value, str) else value
+        for key, value in upsert.metadata.items()
+    }
+    metadata = json.dumps(kept, ensure_ascii=False, sort_keys=True, allow_nan=False)
     cursor = connection.execute(
         """INSERT INTO document_version (document_id, number, state, content_hash, size, mtime_ns, inode, scanned_ns,
                                          content_type, title, characters, reader, created_at, metadata)
