@@ -33,6 +33,8 @@ _DC: Final = "{http://purl.org/dc/elements/1.1/}"
 _TITLE_LEVEL: Final = 0
 _MAX_SPACES: Final = 100
 _MAX_COLUMNS: Final = 1_000
+_MAX_CELLS: Final = 5_000_000
+"""Cells of a file's sheets, with those that say no more than how often they are repeated."""
 _PARAGRAPHS: Final = frozenset((f"{_TEXT}p", f"{_TEXT}h"))
 _CHARACTERS: Final = {f"{_TEXT}tab": "\t", f"{_TEXT}line-break": "\n"}
 # What is deleted, declared, or filled in by the program.
@@ -116,6 +118,7 @@ class _Reader:
         self.flow = Flow()
         self.hidden = 0
         self._slide = 0
+        self._looked_at = 0
         self._listed = False
         self._after_item = False
         styles = list(content.iterfind(f"{_OFFICE}automatic-styles/{_STYLE}style"))
@@ -214,7 +217,12 @@ class _Reader:
         number, last = 1, 0
         for line in _rows(sheet):
             anchored = _Paragraph()
-            shown = [_cell(cell, anchored) for cell, times in _cells(line) for _ in range(times)]
+            shown: list[str] = []
+            for cell, times in _cells(line):
+                self._looked_at += times
+                if self._looked_at > _MAX_CELLS:
+                    raise Rejected("limit", f"more than {_MAX_CELLS:,} cells")
+                shown += [_cell(cell, anchored)] * times
             if text := row(shown):
                 if not last:
                     self.flow.mark({"sheet": name})

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,6 +128,16 @@ def test_sheets_are_marked_by_row() -> None:
         {"sheet": "Costs", "row": 1_000_003},
     ]
     assert made.metadata == {"hidden_sheets": 1}
+
+
+@pytest.mark.parametrize("text", ["a", ""])
+def test_repeated_cells_are_bounded(text: str) -> None:
+    """A small file whose cells say that they stand there a thousand times each is refused, and quickly."""
+    one = f'<table:table-cell table:number-columns-repeated="1000">{p(text)}</table:table-cell>'
+    sheet = f'<table:table table:name="S"><table:table-row>{one * 6_000}</table:table-row></table:table>'
+    started = time.perf_counter()
+    assert reason_of("a.ods", file(sheet, "spreadsheet")) == "limit"
+    assert time.perf_counter() - started < 10
 
 
 def test_slides_are_marked_by_number() -> None:
