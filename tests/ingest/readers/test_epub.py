@@ -75,6 +75,13 @@ def test_elements_that_close_themselves_are_empty(tag: str) -> None:
     assert document(f"<head><{tag}/></head><body><p>seen</p><br/><hr /><p>all</p></body>").text == "seen\n\nall"
 
 
+def test_members_may_be_named_as_they_are_referred_to() -> None:
+    """A chapter whose name in the container is written with `%20` is found; the plain name comes first."""
+    members = members_of(book("<p>one</p>", "<p>two</p>"))
+    members["O E/text%20%C3%A4/1.xhtml"] = members.pop("O E/text ä/1.xhtml")
+    assert check(read("a.epub", zipped(members))).text == "one\n\ntwo"
+
+
 def test_encodings_are_those_of_pages() -> None:
     """A chapter may declare another encoding than UTF-8."""
     members = members_of(book("<p>x</p>"))
