@@ -44,6 +44,8 @@ _SLIM_STYLES: Final = (
     "<fills><fill><patternFill/></fill></fills><borders><border/></borders>"
     "<cellStyleXfs><xf/></cellStyleXfs><cellXfs>{}</cellXfs></styleSheet>"
 )
+# How the format writes what XML has no sign for, a carriage return above all: `_x000D_`.
+_ESCAPED: Final = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _MIDNIGHT: Final = dt.time()
 _NO_NAME: Final = re.compile(
     r"(?:sheet|tabelle|feuil|hoja|foglio|planilha|blad|ark|arkusz|list|лист|工作表|シート)\W*\d*", re.IGNORECASE
@@ -167,16 +169,25 @@ def _shown(cells: Any) -> Iterator[str]:
 
 def _show(value: Any, cell: Any) -> str:
     if isinstance(value, str):
-        return value
+        return _ESCAPED.sub(lambda sign: chr(int(sign[1], 16)), value) if "_x" in value else value
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
     if isinstance(value, (int, float)):
-        if "%" not in cell.number_format and isinstance(value, int):
+        percent = "%" in _number_format(cell)
+        if not percent and isinstance(value, int):
             return str(value)
         # 15 digits are what the program computes with; more are noise such as 0.30000000000000004.
-        return f"{value * 100:.15g}%" if "%" in cell.number_format else f"{value:.15g}"
+        return f"{value * 100:.15g}%" if percent else f"{value:.15g}"
     if isinstance(value, dt.datetime):
         return value.date().isoformat() if value.time() == _MIDNIGHT else value.isoformat(" ", "seconds")
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
     return str(value)
+
+
+def _number_format(cell: Any) -> str:
+    """Return a cell's number format, "" where the workbook does not define it: some programs name what is not there."""
+    try:
+        return str(cell.number_format)
+    except IndexError:
+        return ""
