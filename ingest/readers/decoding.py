@@ -177,7 +177,7 @@ def _strictly(data: bytes, codec: str) -> Decoded | None:
 
 
 def _japanese_mail(data: bytes) -> Decoded | None:
-    """Decode ISO-2022-JP with what its standard lacks and its users write: half-width kana, signs such as (1) and (Ltd)."""
+    """Decode ISO-2022-JP with what its standard lacks and its users write: half-width kana, numbers in circles."""
     first, *shifted = _JAPANESE_SHIFT.split(data)
     pieces = [first]
     for shift, raw in zip(shifted[::2], shifted[1::2], strict=True):

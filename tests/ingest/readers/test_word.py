@@ -273,3 +273,12 @@ def test_missing_parts_are_no_crash() -> None:
         rest = {other: part for other, part in SAMPLE.items() if other != name}
         assert reason_of("a.docx", zipped(rest)) in ("", "damaged", "unsupported"), name
         assert reason_of("a.docx", zipped(SAMPLE | {name: b""})) in ("", "damaged", "unsupported"), name
+
+
+def test_an_emoji_is_read_from_its_fallback() -> None:
+    """Word writes an emoji as a symbol of its own and, as an alternative, as a character."""
+    emoji = (
+        "<w:r><mc:AlternateContent><mc:Choice Requires='w16se'><wps:symEx/></mc:Choice>"
+        "<mc:Fallback><w:t>😊</w:t></mc:Fallback></mc:AlternateContent></w:r>"
+    )
+    assert text(paragraph(run("Nice ") + emoji + run("!"))) == "Nice 😊!"
