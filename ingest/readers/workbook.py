@@ -26,6 +26,9 @@ MAX_CELLS: Final = 20_000_000
 """Cells that are looked at. A row is as wide as its last cell, and one that the file leaves out counts as well."""
 _ROW: Final = 10
 """What a row costs besides its cells."""
+_EMPTY_ROW: Final = 2
+"""What an empty one costs: a sheet may say no more than that its last row is there."""
+_MAX_ROWS: Final = 1_048_576
 
 _KIND: Final = "Excel workbook"
 _SHEETS: Final = "xl/worksheets/"
@@ -137,7 +140,7 @@ class _Budget:
         self._left = MAX_CELLS
 
     def spend(self, cells: int) -> None:
-        self._left -= _ROW + cells
+        self._left -= _ROW + cells if cells else _EMPTY_ROW
         if self._left < 0:
             raise Rejected("limit", f"more than {MAX_CELLS:,} cells")
 
@@ -147,6 +150,8 @@ def _read_sheet(flow: Flow, sheet: Any, budget: _Budget) -> None:
     sheet.reset_dimensions()  # what a file says of its size is often wrong
     last = 0
     for number, cells in enumerate(sheet.iter_rows(), 1):
+        if number > _MAX_ROWS:
+            raise Rejected("limit", f"more than {_MAX_ROWS:,} rows")
         budget.spend(len(cells))
         line = CELL.join(_shown(cells))
         if not line:

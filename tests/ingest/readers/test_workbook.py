@@ -161,6 +161,18 @@ def test_endless_sheets_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason_of("a.xlsx", saved(of_rows(["a"], ["b"], ["c"]))) == "limit"
 
 
+def test_the_last_row_of_several_sheets_is_read() -> None:
+    """A format that was given to whole columns leaves a million empty rows in a sheet, no reason to refuse it."""
+    rows = b'<row r="1"><c><v>1</v></c></row><row r="1048576"><c><v>2</v></c></row>'
+    book = of_rows(["x"])
+    for number in (2, 3):
+        book.create_sheet(f"S{number}")
+    members = members_of(saved(book))
+    sheet = f'<worksheet xmlns="{MAIN}"><sheetData>'.encode() + rows + b"</sheetData></worksheet>"
+    made = check(read("a.xlsx", zipped(members | {SHEET.replace("1", str(n)): sheet for n in (1, 2, 3)})))
+    assert [dict(mark.position).get("row") for mark in made.marks] == [None, 1, 1048576] * 3
+
+
 def test_macros_and_templates_are_read() -> None:
     """XLSM and XLTX read like a plain workbook."""
     members = members_of(saved(of_rows(["x"])))
