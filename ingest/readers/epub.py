@@ -47,9 +47,12 @@ def read(data: bytes, content_type: str) -> Document:
     if chapters and not present:
         raise Rejected("damaged", "none of its chapters is in it")
     flow = Flow()
+    tags = 0
     for number, name in present:
         flow.mark({"chapter": number})
-        _add(flow, archive.read(name, _PAGE_BYTES))
+        page = archive.read(name, _PAGE_BYTES)
+        tags = xml_parts.require_few_tags(page, xml_parts.MAX_TAGS, tags)
+        _add(flow, page)
     if not flow.length:
         raise archive.without_text()
     return Document(

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.readers import flow
+from ingest.readers import flow, xml_parts
 from ingest.readers.registry import read
 from ingest.types import Document
 from tests.ingest.readers.documents import check, outline, reason_of
@@ -157,3 +157,10 @@ def test_missing_parts_are_no_crash() -> None:
     for name in SAMPLE:
         rest = {other: part for other, part in SAMPLE.items() if other != name}
         assert reason_of("a.epub", zipped(rest)) in ("", "damaged", "unsupported"), name
+
+
+def test_the_tags_of_all_chapters_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chapters that are each within the limit are `limit` where they are not so together."""
+    monkeypatch.setattr(xml_parts, "MAX_TAGS", 100)
+    assert reason_of("a.epub", book("a" + "<p>" * 60)) == ""
+    assert reason_of("a.epub", book("a" + "<p>" * 60, "b" + "<p>" * 60)) == "limit"

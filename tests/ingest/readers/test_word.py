@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.readers import flow
+from ingest.readers import flow, xml_parts
 from ingest.readers.registry import read
 from ingest.types import Document
 from tests.ingest.readers.documents import check, outline, reason_of
@@ -282,3 +282,12 @@ def test_an_emoji_is_read_from_its_fallback() -> None:
         "<mc:Fallback><w:t>😊</w:t></mc:Fallback></mc:AlternateContent></w:r>"
     )
     assert text(paragraph(run("Nice ") + emoji + run("!"))) == "Nice 😊!"
+
+
+def test_the_tags_of_all_parts_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts that are each within the limit are `limit` where they are not so together."""
+    header = f"<w:hdr {W}>{'<w:p/>' * 60}</w:hdr>"
+    parts = {f"header{number}": header for number in range(3)}
+    monkeypatch.setattr(xml_parts, "MAX_TAGS", 160)
+    assert reason_of("a.docx", word_file(paragraph("words"), dict(list(parts.items())[:1]))) == ""
+    assert reason_of("a.docx", word_file(paragraph("words"), parts)) == "limit"
