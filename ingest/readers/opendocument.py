@@ -1,6 +1,6 @@
 """OpenDocument: text (ODT), presentations (ODP) and spreadsheets (ODS), as LibreOffice and others write them.
 
-Headings are sections; notes and comments follow the paragraph they are anchored in; a text document's headers and
+Headings are sections; notes and a text's comments follow the paragraph they are anchored in; a text's headers and
 footers stand once, at the end. A slide is a section with its number as a mark, a sheet one with a mark for each row.
 Format: https://docs.oasis-open.org/office/OpenDocument/v1.3/.
 """
@@ -50,7 +50,8 @@ _UNREAD: Final = frozenset(
         f"{_SHOW}notes",
     )
 )
-_NOTES: Final = frozenset((f"{_TEXT}note", f"{_OFFICE}annotation"))
+_COMMENT: Final = f"{_OFFICE}annotation"
+_NOTES: Final = frozenset((f"{_TEXT}note", _COMMENT))
 _MARGINS: Final = frozenset(
     f"{_STYLE}{name}" for name in ("header", "header-left", "header-first", "footer", "footer-left", "footer-first")
 )
@@ -185,7 +186,7 @@ class _Reader:
     def _anchored(self, found: _Paragraph) -> None:
         listed, self._listed = self._listed, False
         for node in found.anchored:
-            if node.tag == f"{_OFFICE}annotation":
+            if node.tag == _COMMENT:
                 words = row([_paragraph(inner).text for inner in node.iter(f"{_TEXT}p")])
                 self.flow.add(words and f"Comment: {words}")
             elif node.tag == f"{_TEXT}note":
@@ -230,6 +231,7 @@ class _Reader:
                 self.flow.mark({"sheet": name, "row": number})
                 self.flow.add(text, LINE if last and last == number - 1 else BLOCK)
                 last = number
+            anchored.anchored = [node for node in anchored.anchored if node.tag != _COMMENT]
             self._anchored(anchored)
             number += _number(line, f"{_TABLE}number-rows-repeated")
 
@@ -245,7 +247,7 @@ class _Reader:
         else:
             self.flow.open_section()
         for shape in shapes:
-            if shape is not title and shape.tag not in _UNREAD:
+            if shape is not title and shape.tag not in _UNREAD and shape.tag != _COMMENT:
                 self._blocks_of(shape)
         for notes in page.iterfind(f"{_SHOW}notes"):
             for shape in notes:

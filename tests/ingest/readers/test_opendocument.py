@@ -185,3 +185,13 @@ def test_parts_with_damage_are_read_or_rejected(kind: str, changes: list[tuple[i
     for at, new in changes:
         part[at % len(part) : at % len(part) + len(new)] = new
     assert reason_of("a.odt", zipped({"mimetype": KIND + kind, name: bytes(part)})) in ("", "damaged", "empty", "limit")
+
+
+def test_comments_of_slides_and_cells_are_left_out() -> None:
+    """As in PowerPoint and Excel; what they hang on is read."""
+    said = f"<office:annotation>{p('said of it')}</office:annotation>"
+    frame = f"<draw:frame><draw:text-box>{p('words')}</draw:text-box></draw:frame>"
+    assert document(f"<draw:page>{said}{frame}</draw:page>", "presentation").text == "words"
+    row = f"<table:table-row><table:table-cell>{said}{p('1')}</table:table-cell></table:table-row>"
+    sheet = f'<table:table table:name="S">{row}{cells("2")}</table:table>'
+    assert document(sheet, "spreadsheet").text == "S\n\n1\n2"
