@@ -329,11 +329,14 @@ def _attachments(message: Message) -> Iterator[Message]:
 
 
 def _name(part: Message) -> str:
-    """Return an attachment's file name on one line, empty for a part that is a body."""
+    """Return an attachment's file name on one line, one of ours for want of one; empty for a part that is a body."""
     try:
         name = part.get_filename()
     except Exception:  # noqa: BLE001 - as in `_header`
         name = None
+    kind = part.get_content_type()
+    if not name and part.get_content_disposition() == "attachment" and not kind.startswith("message/"):
+        name = "attachment.html" if kind == "text/html" else "attachment"
     if not name:
         return ""
     mime = Message()

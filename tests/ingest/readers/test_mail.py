@@ -51,6 +51,14 @@ def test_the_plain_alternative_is_taken_unless_it_is_a_stub() -> None:
     assert read("a.eml", stub.as_bytes()).text.endswith("Rich words.")
 
 
+def test_an_attachment_without_a_name_is_read() -> None:
+    """It is told by its bytes, as one with a name is, and listed."""
+    letter = message("Words.")
+    letter.add_attachment(rb"{\rtf1 Attached words.\par}", "application", "rtf")
+    document = check(read("a.eml", letter.as_bytes()))
+    assert document.text.endswith("Attachments: attachment\n\nWords.\n\nattachment\n\nAttached words.")
+
+
 @pytest.mark.parametrize("kinds", [("plain", "html"), ("plain",), ("html",)])
 def test_an_invitation_is_its_words(kinds: tuple[str, ...]) -> None:
     """A calendar's entry among the alternatives, however long, does not take the place of the words."""
