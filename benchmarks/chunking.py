@@ -19,6 +19,7 @@ from tests.ingest.corpora import Sample
 
 SPEC = ChunkSpec(tokens=512, overlap=64)
 REPEATS = 3
+GOAL = 1.4
 INSERTS = 1000
 
 
@@ -58,7 +59,7 @@ def repeated(samples: Sequence[Sample], size: int) -> list[Sample]:
 def speed(name: str, samples: Sequence[Sample]) -> None:
     """Print seconds and what became of the texts."""
     encode = encoding().encode_ordinary
-    bare = ours = float("inf")
+    bare = ours = plain = float("inf")
     for _ in range(REPEATS):
         began = time.process_time()
         for sample in samples:
@@ -67,17 +68,30 @@ def speed(name: str, samples: Sequence[Sample]) -> None:
         began = time.process_time()
         cut = [chunk(sample.text, sample.sections, SPEC) for sample in samples]
         ours = min(ours, time.process_time() - began)
+        began = time.process_time()
+        windows = [window for sample in samples for window in by_offsets(sample.text)]
+        plain = min(plain, time.process_time() - began)
     distinct = {sample.text: (sample, pieces) for sample, pieces in zip(samples, cut, strict=True)}.values()
     pieces = [piece for slices in cut for piece in slices]
     tokens = [piece.tokens for piece in pieces]
     long = [piece.tokens for slices in cut if len(slices) > 3 for piece in slices[:-1]]
+    parted = sum("\ufffd" in window for window in windows)
     print(
-        f"{name}: {ours:.2f} s, {ours / bare:.2f} x bare encoding ({bare:.2f} s); {len(pieces)} chunks, "
+        f"{name}: {ours:.2f} s, {ours / bare:.2f} x bare encoding ({bare:.2f} s; goal {GOAL} x; a plain cutter "
+        f"{plain / bare:.2f} x, {parted} of its {len(windows)} chunks with a parted character); {len(pieces)} chunks, "
         f"mean {np.mean(tokens):.0f} tokens, fill {np.mean(tokens) / SPEC.tokens:.2f} "
         f"(texts of more than 3: {np.mean(long or [0]) / SPEC.tokens:.2f}; greedy packing: {greedy(distinct):.2f}); "
         f"broken graphemes {sum(broken(*each) for each in distinct)}, "
         f"coverage {np.mean([covered(*each) for each in distinct]):.0%}"
     )
+
+
+def by_offsets(text: str) -> list[str]:
+    """Cut as a plain cutter does: windows of tokens, wherever they begin and end."""
+    known = encoding()
+    ids = known.encode_ordinary(text)
+    step = SPEC.tokens - SPEC.overlap
+    return [known.decode(ids[start : start + SPEC.tokens]) for start in range(0, max(1, len(ids) - SPEC.overlap), step)]
 
 
 def greedy(distinct: Sequence[tuple[Sample, list[Slice]]]) -> float:

@@ -257,6 +257,14 @@ class Collection:
             self._repair(snapshot.damaged)
         return result
 
+    def load(self) -> None:
+        """Load the segments now, so that no search waits for them. Files that are damaged are rebuilt."""
+        with self._store.read() as connection:
+            known = self._snapshot
+            snapshot = self._snapshot_for(connection, store_vectors.head(connection))
+        if snapshot.damaged and snapshot is not known:
+            self._repair(snapshot.damaged)
+
     def _snapshot_for(self, connection: Connection, head: Head) -> Snapshot:
         snapshot = self._snapshot
         if snapshot is not None and snapshot.covers(head):

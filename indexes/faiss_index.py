@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +22,13 @@ _FEW: Final = 256
 """Allowed rows that are scored one by one: a search under a selector still walks over all the others."""
 
 
+def _faiss() -> Any:
+    """Return the library: it takes 0.15 s to import, and a collection without segments never needs it."""
+    import faiss
+
+    return faiss
+
+
 class _FaissIndex(ABC):
     """An IndexIDMap2 over an index that FAISS searches whole. Satisfies `indexes.vector_index.VectorIndex`.
 
@@ -34,7 +40,7 @@ class _FaissIndex(ABC):
 
     def __init__(self, mapped: Any, ids: IdArray) -> None:
         self._mapped = mapped  # owns the inner index: without it, that one's memory is gone
-        self._inner = faiss.downcast_index(mapped.index)
+        self._inner = _faiss().downcast_index(mapped.index)
         self._ids = ids
 
     @staticmethod
@@ -66,7 +72,7 @@ class _FaissIndex(ABC):
         ids, vectors = checked_rows(ids, vectors)
         order = np.argsort(ids)
         ids = ids[order]
-        mapped = faiss.IndexIDMap2(cls._empty(vectors.shape[1]))
+        mapped = _faiss().IndexIDMap2(cls._empty(vectors.shape[1]))
         mapped.add_with_ids(cls._rounded(vectors[order]), ids)
         return cls(mapped, ids)
 
@@ -100,6 +106,7 @@ class _FaissIndex(ABC):
         if here is not None:
             # FAISS keeps bare pointers to these, so they are held here until the search returns.
             bits = np.packbits(here, bitorder="little")
+            faiss = _faiss()
             selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
             parameters = faiss.SearchParameters()
             parameters.sel = selector
@@ -125,7 +132,7 @@ class _FaissIndex(ABC):
     def save(self, path: Path) -> None:
         """Write one file. It is not durable until the caller has fsynced it. Raises OSError if it cannot be written."""
         try:
-            faiss.write_index(self._mapped, str(path))
+            _faiss().write_index(self._mapped, str(path))
         except RuntimeError as error:
             raise OSError(f"FAISS could not write {path}: {error}") from error
 
@@ -136,6 +143,7 @@ class _FaissIndex(ABC):
         Raises FileNotFoundError, and StoreDamaged for a file that holds anything else.
         """
         path.stat()
+        faiss = _faiss()
         try:
             mapped = faiss.read_index(str(path))
         except (RuntimeError, MemoryError) as error:
@@ -162,7 +170,7 @@ class FaissFlat(_FaissIndex):
 
     @staticmethod
     def _empty(dimensions: int) -> Any:
-        return faiss.IndexFlatIP(dimensions)
+        return _faiss().IndexFlatIP(dimensions)
 
 
 class FaissFloat16(_FaissIndex):
@@ -172,6 +180,7 @@ class FaissFloat16(_FaissIndex):
 
     @staticmethod
     def _empty(dimensions: int) -> Any:
+        faiss = _faiss()
         return faiss.IndexScalarQuantizer(dimensions, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
 
     @staticmethod
@@ -181,7 +190,7 @@ class FaissFloat16(_FaissIndex):
 
     @classmethod
     def _is_mine(cls, inner: Any) -> bool:
-        return super()._is_mine(inner) and inner.sq.qtype == faiss.ScalarQuantizer.QT_fp16
+        return super()._is_mine(inner) and inner.sq.qtype == _faiss().ScalarQuantizer.QT_fp16
 
 
 KINDS: Final[dict[str, type[VectorIndex]]] = {

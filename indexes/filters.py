@@ -67,6 +67,13 @@ def parse_filter(value: object) -> Filter:
     return parsed
 
 
+def is_metadata_key(key: str) -> bool:
+    """Whether documents may have metadata under this name, and be found by it."""
+    if key in TEXT_KEYS | TIME_KEYS or key.lower() in RESERVED_KEYS:
+        return False
+    return _METADATA_KEY.fullmatch(key) is not None
+
+
 def _parse(value: object, place: str, depth: int, terms: int) -> tuple[Filter, int]:
     """Parse one node with `depth` junctions and `terms` comparisons to spare; return it with the terms left."""
     if not isinstance(value, dict):
@@ -100,7 +107,7 @@ def _parse_junction(
 
 
 def _parse_comparison(key: object, op: object, value: object, place: str) -> Comparison:
-    if not isinstance(key, str) or key.lower() in RESERVED_KEYS or not _METADATA_KEY.fullmatch(key):
+    if not isinstance(key, str) or not (key in TEXT_KEYS | TIME_KEYS or is_metadata_key(key)):
         raise InvalidQuery(
             f"{place}.key: not a field to filter by; use path, source, content_type, modified_at or a metadata key "
             "(letters, digits, _ . -, at most 64, beginning with a letter or _)"

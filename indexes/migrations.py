@@ -114,11 +114,12 @@ _FIRST = (
 )
 
 _SECOND = (
-    # Where a text stands in its file, in the file's own terms, from `start` up to the next mark.
+    # Where a text stands, from `start` up to the next mark: in its file, in the file's own terms, and below headings.
     """CREATE TABLE mark (
         version_id INTEGER NOT NULL REFERENCES document_version ON DELETE CASCADE,
         start INTEGER NOT NULL,
         position TEXT NOT NULL,
+        heading_path TEXT NOT NULL,
         PRIMARY KEY (version_id, start)) WITHOUT ROWID""",
     # Files that were read and refused, so that they are not read again before they or the readers change.
     """CREATE TABLE rejection (

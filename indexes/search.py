@@ -18,6 +18,8 @@ _MODES = ("hybrid", "dense", "lexical")
 _LEAST_CANDIDATES = 100
 """Of each leg, where no more than half as many hits are asked for: so the first hits are the same for every such k."""
 _CANDIDATES_PER_HIT = 2
+_SPARE_VECTORS = 16
+"""Asked for at first beyond what is wanted: a few texts that are gone, or stand twice, need no second look."""
 _GROWTH = 4
 """How many times more rows are asked for when too few of the nearest vectors belong to visible passages."""
 _UNIT_TOLERANCE = 1e-2
@@ -112,15 +114,20 @@ def _wanted(query: Query) -> int:
 def _dense_leg(
     connection: Connection, snapshot: Snapshot, head: Head, query: Query, where: Condition
 ) -> list[Candidate]:
-    """Return passages by cosine. Asks for more rows until `k` are alive: liveness is the store's to know."""
+    """Return passages by cosine. Asks for more rows until enough are alive: liveness is the store's to know.
+
+    Fused ranks need the whole leg, or vectors of texts that are gone would push living passages out of it.
+    """
     assert query.vector is not None  # noqa: S101 - required by require_valid
     allowed = store_search.allowed_vectors(connection, head, where) if query.where is not None else None
-    vector, asked = np.ascontiguousarray(query.vector, np.float32), _wanted(query)
+    vector, wanted = np.ascontiguousarray(query.vector, np.float32), _wanted(query)
+    needed = wanted if query.mode == "hybrid" else query.k
+    asked = wanted + _SPARE_VECTORS
     while True:
         scores = snapshot.nearest(vector, asked, allowed)
         candidates = store_search.dense_candidates(connection, head, scores, where)
-        if len(candidates) >= query.k or len(scores) < asked:
-            return candidates[: _wanted(query)]
+        if len(candidates) >= needed or len(scores) < asked:
+            return candidates[:wanted]
         asked *= _GROWTH
 
 

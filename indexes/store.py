@@ -24,8 +24,8 @@ PAGE_SIZE = 16_384
 """Bytes. A float16 vector of 1,536 takes 3.3 KB in such a page; at 4 KB pages one with float32 took 8.2 KB."""
 CACHE_KIB = 16_384
 """Of pages for each connection: SQLite's own 2 MB are 125 such pages."""
-MAX_IDLE = 8
-"""Reading connections that are kept; more are opened for a peak and closed after it."""
+MAX_IDLE = 4
+"""Reading connections that are kept, as many as search at once: each keeps its cache. More are opened for a peak."""
 LOG_BYTES = 64 << 20
 """What the log is cut back to after a large transaction."""
 BUSY_SECONDS = 10.0

@@ -43,9 +43,9 @@ def _require_marks(upsert: DocumentUpsert) -> None:
     for mark in upsert.marks:
         if not last < mark.start < len(upsert.text):
             raise ValueError(f"marks must rise inside the text of {upsert.path}, one starts at {mark.start}")
-        if not mark.position or not all(type(value) in (str, int) for value in mark.position.values()):
+        if not all(type(value) in (str, int) for value in mark.position.values()):
             raise ValueError(f"a position has texts and integers, not {dict(mark.position)!r}")
-        for what in (*mark.position, *mark.position.values()):
+        for what in (*mark.position, *mark.position.values(), *mark.heading_path):
             if isinstance(what, str) and not what.isascii():
                 what.encode()
         last = mark.start
@@ -215,7 +215,12 @@ def _new_document_id(collection_id: str) -> str:
 
 def _insert_version(connection: Connection, document_id: str, number: int, upsert: DocumentUpsert) -> int:
     stat = upsert.stat
-    metadata = json.dumps(dict(upsert.metadata), ensure_ascii=False, sort_keys=True, allow_nan=False)
+    # In SQLite a text of JSON ends at its first NUL: a filter would compare what stands before it.
+    kept = {
+        key: value.replace("\0", "\ufffd") if isinstance(value, str) else value
+        for key, value in upsert.metadata.items()
+    }
+    metadata = json.dumps(kept, ensure_ascii=False, sort_keys=True, allow_nan=False)
     cursor = connection.execute(
         """INSERT INTO document_version (document_id, number, state, content_hash, size, mtime_ns, inode, scanned_ns,
                                          content_type, title, characters, reader, created_at, metadata)
@@ -234,8 +239,14 @@ def _insert_version(connection: Connection, document_id: str, number: int, upser
 
 def _insert_marks(connection: Connection, version_id: int, marks: tuple[Mark, ...]) -> None:
     connection.executemany(
-        "INSERT INTO mark (version_id, start, position) VALUES (?, ?, ?)",
-        ((version_id, mark.start, json.dumps(mark.position, ensure_ascii=False)) for mark in marks),
+        "INSERT INTO mark (version_id, start, position, heading_path) VALUES (?, ?, ?, ?)",
+        (
+            (
+                *(version_id, mark.start, json.dumps(mark.position, ensure_ascii=False)),
+                json.dumps(mark.heading_path, ensure_ascii=False),
+            )
+            for mark in marks
+        ),
     )
 
 

@@ -21,6 +21,8 @@ _SIGNS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _LAST_CHARACTER = 0x10FFFF
 _SPARE_MATCHES = 16
 """Matches asked for beyond the passages wanted: some passages match in several places."""
+_MOST_MATCHES = 1_000
+"""Matches looked at, where there are passages enough, for the sake of those that tie."""
 _GROWTH = 4
 
 _Found = tuple[float, str, int, int, str]
@@ -174,20 +176,23 @@ def dense_candidates(connection: Connection, head: Head, scores: dict[int, float
 def lexical_candidates(
     connection: Connection, head: Head, expression: str, where: Condition, limit: int
 ) -> list[Candidate]:
-    """Return up to `limit` passages that match, best first, ties by path and start."""
+    """Return up to `limit` passages that match, best first, ties by path and start.
+
+    All that tie with the last of them are looked at, up to _MOST_MATCHES, or the order of insertion would choose.
+    """
     asked = limit + _SPARE_MATCHES
     while True:
         rows = store_words.matches(connection, head.chunk_spec_id, expression, where, asked)
         found: list[_Found] = []
         passages: set[str] = set()
         for chunk_id, key, path, start, score in rows:
-            if len(passages) == limit and key not in passages:
-                return _best(found)
+            if len(passages) >= limit and key not in passages and -score != found[-1][0]:
+                return _best(found)[:limit]
             passages.add(key)
             found.append((-score, path, start, chunk_id, key))
-        if len(rows) < asked:
-            return _best(found)
-        asked *= _GROWTH  # some passages stand in many places
+        if len(rows) < asked or (len(passages) >= limit and asked >= _MOST_MATCHES):
+            return _best(found)[:limit]
+        asked = max(_GROWTH * asked, _MOST_MATCHES)  # some passages stand in many places, and many may tie
 
 
 def _best(found: Iterable[_Found]) -> list[Candidate]:
@@ -241,15 +246,15 @@ def _marks(connection: Connection, chunk_ids: str) -> dict[int, list[Mark]]:
     """Return by chunk the marks that hold inside it, rising; `chunk_ids` is a JSON array."""
     rows = gathered(
         connection,
-        """SELECT json_group_array(json_array(c.id, m.start, json(m.position)))
+        """SELECT json_group_array(json_array(c.id, m.start, json(m.position), json(m.heading_path)))
            FROM json_each(?) j CROSS JOIN chunk c ON c.id = j.value
            CROSS JOIN mark m ON m.version_id = c.version_id AND m.start < c."end" AND m.start >= coalesce(
                (SELECT max(b.start) FROM mark b WHERE b.version_id = c.version_id AND b.start <= c.start), c.start)""",
         (chunk_ids,),
     )
     found: dict[int, list[Mark]] = {}
-    for chunk_id, start, position in sorted(rows, key=lambda row: row[:2]):
-        found.setdefault(chunk_id, []).append(Mark(start, position))
+    for chunk_id, start, position, heading_path in sorted(rows, key=lambda row: row[:2]):
+        found.setdefault(chunk_id, []).append(Mark(start, position, tuple(heading_path)))
     return found
 
 

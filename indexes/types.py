@@ -148,10 +148,12 @@ Position = Mapping[str, str | int]
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """From `start` on, up to the next mark, a document's text stands at `position` in its file."""
+    """From `start` on, up to the next mark, a document's text stands at `position`, below `heading_path`."""
 
     start: int
     position: Position
+    """Empty where the format has none."""
+    heading_path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,7 @@ class DocumentUpsert:
     reader: str
     chunks: tuple[Chunk, ...]
     marks: tuple[Mark, ...] = ()
-    """Rising; none where the format has no positions besides pages and headings."""
+    """Rising; none where all of the text stands below the same headings and the format has no positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +296,16 @@ class Hit:
 
     def position_at(self, offset: int) -> Position | None:
         """Return where the text at `offset` stands in its file; None where the format has no positions."""
-        return next((mark.position for mark in reversed(self.marks) if mark.start <= offset), None)
+        mark = self._mark_at(offset)
+        return mark.position or None if mark else None
+
+    def heading_path_at(self, offset: int) -> tuple[str, ...]:
+        """Return the headings above the text at `offset`: more of them than all of the passage shares."""
+        mark = self._mark_at(offset)
+        return mark.heading_path if mark else self.heading_path
+
+    def _mark_at(self, offset: int) -> Mark | None:
+        return next((mark for mark in reversed(self.marks) if mark.start <= offset), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,9 @@ def _tiles(text: str, sections: Sequence[Section]) -> list[Section]:
 
 def _stretches(tokens: TextTokens, sections: Sequence[Section], limit: int) -> Iterator[_Stretch]:
     """Join small neighbours; yield what is to be cut as one."""
+    if len(sections) == 1:
+        yield _Stretch(sections[0].start, sections[0].end, sections)
+        return
     sums = [0, *accumulate(tokens.before(section.end) - tokens.before(section.start) for section in sections)]
     first = 0
     while first < len(sections):
@@ -176,6 +179,7 @@ class _Cutter:
         self._limit = spec.tokens
         self._overlap = spec.overlap
         self._inside = borders.inside_graphemes(tokens.text)
+        self._kinds = borders.KINDS if "\n" in tokens.text else borders.KINDS[1:]  # no line, no paragraph
 
     def cut(self, stretch: _Stretch) -> Iterator[Slice]:
         """Yield the slices of a stretch."""
@@ -211,7 +215,7 @@ class _Cutter:
         half = max(tokens.position(base + int(budget * WINDOW)), fresh)
         quarter = max(tokens.position(base + int(budget * WINDOW / 2)), fresh)
         for low, high in ((half, last), (quarter, half)):
-            for kind in borders.KINDS:
+            for kind in self._kinds:
                 found = [cut for cut in borders.within(kind, self._text, low, high) if not self._inside[cut]]
                 if found and (cut := self._fitting(start, borders.ranked(self._text, found))):
                     return cut
@@ -271,12 +275,16 @@ def _without_blanks(tokens: TextTokens, slices: Sequence[Slice], limit: int) -> 
     """Give slices of white space to the slice before, or behind, where they fit."""
     kept: list[Slice] = []
     text = tokens.text
+
+    def blank(piece: Slice) -> bool:
+        return text[piece.start].isspace() and text[piece.start : piece.end].isspace()
+
     for piece in slices:
         before = kept[-1] if kept else None
-        if before and (text[piece.start : piece.end].isspace() or text[before.start : before.end].isspace()):
+        if before and (blank(piece) or blank(before)):
             size = tokens.count(before.start, piece.end)
             if size <= limit:
-                seen = before if text[piece.start : piece.end].isspace() else piece
+                seen = before if blank(piece) else piece
                 kept[-1] = replace(seen, start=before.start, end=piece.end, tokens=size)
                 continue
         kept.append(piece)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from indexes.types import EmbeddingSpec
 from ingest.errors import InputRefused
@@ -78,7 +79,7 @@ class EmbeddingQueue:
     ) -> None:
         """`on_stored` is told the number of texts after each stored batch."""
         self._embedder, self._sink, self._on_stored = embedder, sink, on_stored
-        self._batcher = Batcher(embedder.limits, inputs)
+        self._inputs = inputs
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -93,6 +94,10 @@ class EmbeddingQueue:
         """What the vectors are made by."""
         return self._embedder.spec
 
+    @cached_property
+    def _batcher(self) -> Batcher:
+        return Batcher(self._embedder.limits, self._inputs)  # an embedder may be costly to ask: not before it is needed
+
     async def put(self, item: Pending) -> None:
         """Take one text; wait while all slots are busy. Raises the first failure of an earlier batch."""
         self.outstanding.add(item.hash)
@@ -101,7 +106,7 @@ class EmbeddingQueue:
 
     async def flush(self) -> None:
         """Send what is open and wait for everything in flight. Raises the first failure."""
-        if self._failure is None and (batch := self._batcher.flush()):
+        if self._failure is None and "_batcher" in vars(self) and (batch := self._batcher.flush()):
             await self._send(batch)
         while self._tasks:
             await asyncio.wait(self._tasks)

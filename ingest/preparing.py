@@ -23,6 +23,8 @@ from indexes.types import (
     IndexSpec,
     Manifest,
     ManifestEntry,
+    Mark,
+    Position,
     RejectedFile,
     Source,
     SourceKind,
@@ -101,7 +103,7 @@ def prepare(
         kind: SourceKind = "file" if source is None and target.root.is_file() else "folder"
         manifest = _manifest(collection, source, Source(0, root, kind), target.under)
         found = compare(
-            walk.scan(target.root, target.under),
+            walk.scan(target.root, target.under, options.left_out),
             manifest,
             lambda file: walk.hash_file(target.root, file, options.max_bytes),
             verify=options.verify,
@@ -169,7 +171,8 @@ def _manifest(collection: CollectionPort, source: Source | None, new: Source, un
 def _run_lock(locks: Path, root: str) -> Iterator[None]:
     locks.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    lock = FileLock(locks / f"run-{name}.lock", timeout=0, mode=0o600)
+    # Not bound to a thread: a server takes it in one worker thread and gives it back in another.
+    lock = FileLock(locks / f"run-{name}.lock", timeout=0, mode=0o600, thread_local=False)
     try:
         lock.acquire()
     except Timeout:
@@ -273,7 +276,7 @@ class _Preparation:
             metadata=document.metadata,
             reader=document.reader,
             chunks=cut(document, self.spec),
-            marks=document.marks,
+            marks=marks_of(document),
         )
 
     def _keep(self, document: DocumentUpsert) -> None:
@@ -291,6 +294,25 @@ class _Preparation:
         known = self.collection.known_vectors(self.spec.embedding, list(self._unchecked))
         self.wanted.update((key, tokens) for key, tokens in self._unchecked.items() if key not in known)
         self._unchecked.clear()
+
+
+def marks_of(document: Document) -> tuple[Mark, ...]:
+    """Return where each part of a document's text stands: its reader's marks, and the headings of its sections.
+
+    A chunk may hold several small sections and knows only the headings that they share; a citation is to know its own.
+    """
+    paths = {section.start: section.heading_path for section in document.sections if section.start < section.end}
+    if len({*paths.values()}) < 2 and not document.marks:
+        return ()
+    positions = {mark.start: mark.position for mark in document.marks}
+    marks: list[Mark] = []
+    position: Position = {}
+    path: tuple[str, ...] = ()
+    for start in sorted({*paths, *positions}):
+        position, path = positions.get(start, position), paths.get(start, path)
+        if not marks or (marks[-1].position, marks[-1].heading_path) != (position, path):
+            marks.append(Mark(start, position, path))
+    return tuple(marks)
 
 
 def cut(document: Document, spec: IndexSpec) -> tuple[Chunk, ...]:

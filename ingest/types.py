@@ -165,6 +165,8 @@ class IngestOptions:
     """Requests in flight."""
     max_bytes: int = 50 * 1024 * 1024
     """Of a file; a larger one is rejected unread."""
+    left_out: frozenset[str] = frozenset()
+    """Real paths of folders that are not looked into: the service's own data."""
 
 
 DEFAULTS = IngestOptions()

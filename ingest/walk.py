@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,14 +84,15 @@ def resolve(path: str, sources: Iterable[Source], *, allow_empty: bool = False) 
     return Target(Path(real))
 
 
-def scan(root: Path, under: str = "") -> Scan:
+def scan(root: Path, under: str = "", left_out: Collection[str] = ()) -> Scan:
     """List the regular files below `root` (a folder, or one file), or only those below its part `under`.
 
     Paths are relative to the root and sorted; a file as root is listed by its name. A link to a file inside the root
-    counts as a file of its own. A missing root lists nothing. Nothing is opened but folders.
+    counts as a file of its own. A missing root lists nothing. Nothing is opened but folders, and those whose real paths
+    are `left_out` are not.
     """
     top = Path(os.path.realpath(root))
-    walk = _Walk(str(top if top.is_dir() else top.parent))
+    walk = _Walk(str(top if top.is_dir() else top.parent), left_out)
     walk.take(under or ("" if top.is_dir() else top.name))
     return Scan(
         files=tuple(sorted(walk.files, key=lambda file: file.path)),
@@ -141,7 +142,8 @@ def is_skipped(name: str) -> bool:
 class _Walk:
     """A listing in the making. `base` is a real path."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, left_out: Collection[str] = ()) -> None:
+        self._left_out = left_out
         self.files: list[ScannedFile] = []
         self.rejections: list[Rejection] = []
         self._base = base
@@ -154,6 +156,8 @@ class _Walk:
             self._folder(self._folders.pop())
 
     def _folder(self, path: str) -> None:
+        if self._absolute(path) in self._left_out:
+            return
         if path.count("/") >= MAX_DEPTH:
             self._reject(path, "limit", f"folders are nested deeper than {MAX_DEPTH}")
             return

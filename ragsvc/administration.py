@@ -5,11 +5,13 @@ from typing import Any
 import msgspec
 import rich_click as click
 
+from indexes.types import DocumentInfo
 from ragsvc import terminal
 from ragsvc.command import collection_option, json_option, run
 from ragsvc.compose import House
 from ragsvc.settings import load_settings
 from ragsvc.specs import new_spec
+from ragsvc.upload_run import ROOT
 
 
 @click.group("documents")
@@ -66,17 +68,18 @@ def documents_show(document_id: str, with_text: bool, as_json: bool) -> None:
 def documents_remove(document_id: str, as_json: bool) -> None:
     """Remove one document; it comes back with the next index of its folder while its file is there."""
 
-    async def work(house: House) -> str:
-        opened = house.library.of_document(document_id)
-        path = opened.document(document_id).path
-        opened.remove_document(document_id)
-        return path
+    async def work(house: House) -> DocumentInfo:
+        return house.uploads.remove(document_id)
 
-    path = run(load_settings(), work)
+    removed = run(load_settings(), work)
     if as_json:
-        terminal.print_json({"removed": document_id, "path": path})
+        terminal.print_json({"removed": document_id, "path": removed.path})
+    elif removed.source == ROOT:
+        terminal.print_line(f"removed {removed.path}; it was uploaded and comes back only by another upload")
     else:
-        terminal.print_line(f"removed {path}; the next index of its folder brings it back while the file is there")
+        terminal.print_line(
+            f"removed {removed.path}; the next index of its folder brings it back while the file is there"
+        )
 
 
 @click.group("sources")
@@ -109,7 +112,7 @@ def sources_remove(source_id: int, collection: str, as_json: bool) -> None:
     """Remove a source and all its documents."""
 
     async def work(house: House) -> None:
-        house.library.open(collection).remove_source(source_id)
+        house.uploads.remove_source(collection, source_id)
 
     run(load_settings(), work)
     if as_json:

@@ -244,6 +244,6 @@ def _citation(passage: Passage, start: int, end: int, strong: bool) -> Citation:
         end=last,
         quote=hit.text[start:end],
         score=hit.score,
-        heading_path=hit.heading_path,
+        heading_path=hit.heading_path_at(first),
         position=hit.position_at(first),
     )

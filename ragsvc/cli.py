@@ -3,6 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,8 @@ from ragsvc.command import collection_option, json_option, run
 from ragsvc.compose import House
 from ragsvc.errors import BadRequest, RagsvcError
 from ragsvc.evaluating import evaluate_command
-from ragsvc.indexing import IndexOutcome, IndexRequest, index
+from ragsvc.following import Following
+from ragsvc.indexing import IndexOutcome, IndexRequest, index, own_folders
 from ragsvc.protocols import Retrieved
 from ragsvc.settings import Settings, load_settings
 from ragsvc.types import Answer, Question
@@ -115,12 +117,19 @@ def cli() -> None:
 @click.option("--strict", is_flag=True, help="Exit 1 if a file was rejected.")
 @click.option("--verify", is_flag=True, help="Hash every file, whatever its size and times say.")
 @click.option("--allow-empty", is_flag=True, help="Allow a run that removes most of the source.")
+@click.option("--watch", is_flag=True, help="Go on, and index what changes, until interrupted.")
 @collection_option
 @json_option
-def index_command(path: Path, strict: bool, as_json: bool, **options: Any) -> int:
+def index_command(path: Path, strict: bool, watch: bool, as_json: bool, **options: Any) -> int:
     """Make the indexed documents of PATH equal to what is there: plan, price, then do it."""
+    settings, request = load_settings(), IndexRequest(path, **options)
+    if watch and (strict or request.dry_run):
+        raise BadRequest("--watch goes on until it is interrupted: leave out --dry-run and --strict")
     on_plan = ignore if as_json else terminal.print_plan
-    outcome = _index(load_settings(), IndexRequest(path, **options), on_plan)
+    if watch:
+        run(settings, lambda house: _watch(house, request, on_plan, as_json=as_json))
+        return 0
+    outcome = _index(settings, request, on_plan)
     if as_json:
         terminal.print_json(terminal.outcome_json(outcome))
     else:
@@ -129,11 +138,31 @@ def index_command(path: Path, strict: bool, as_json: bool, **options: Any) -> in
 
 
 def _index(settings: Settings, request: IndexRequest, on_plan: Callable[[IndexOutcome], None]) -> IndexOutcome:
-    async def work(house: House) -> IndexOutcome:
-        with terminal.progress() as on_event:
-            return await index(request, settings, house.library, house.embedder_for, on_plan=on_plan, on_event=on_event)
+    return run(settings, lambda house: _indexed(house, request, on_plan))
 
-    return run(settings, work)
+
+async def _indexed(house: House, request: IndexRequest, on_plan: Callable[[IndexOutcome], None]) -> IndexOutcome:
+    with terminal.progress() as on_event:
+        return await index(
+            request, house.settings, house.library, house.embedder_for, on_plan=on_plan, on_event=on_event
+        )
+
+
+async def _watch(
+    house: House, request: IndexRequest, on_plan: Callable[[IndexOutcome], None], *, as_json: bool
+) -> None:
+    """Index a path, then again whenever it changes. What is allowed for the first run is for that run alone."""
+    from ingest.watching import moments
+
+    first = await _indexed(house, request, on_plan)
+    on_round = terminal.print_round_json if as_json else terminal.print_round
+    (terminal.print_round_json if as_json else terminal.print_outcome)(first)
+    again = replace(request, verify=False, allow_empty=False)
+    following = Following(
+        lambda: index(again, house.settings, house.library, house.embedder_for), on_round, terminal.print_trouble
+    )
+    terminal.print_trouble(f"watching {first.plan.source if request.path.is_dir() else request.path}; Ctrl-C ends it")
+    await following.follow(moments(request.path, own_folders(house.settings)), first)
 
 
 @cli.command("search", epilog="Example: ragsvc search 'rotate the key' -k 5 --mode lexical")

@@ -1,5 +1,6 @@
 """The only place where concrete classes meet. Each part is made when it is first needed: a search needs no chat."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -9,11 +10,13 @@ from threadpoolctl import ThreadpoolController
 from indexes.errors import InvalidQuery, NotFound
 from indexes.types import EmbeddingSpec
 from ingest import tokens
-from ingest.protocols import Embedder
+from ingest.protocols import Embedded, Embedder, RequestLimits
 from ragsvc import pricing
 from ragsvc.answering import Answering
 from ragsvc.errors import ConfigurationError, EmbeddingUnavailable
 from ragsvc.governor import LANES, GovernedChat, GovernedEmbedder, GovernedModerator, Governor, Purpose
+from ragsvc.job_runner import JobRunner
+from ragsvc.job_store import JobStore
 from ragsvc.library import Library
 from ragsvc.moderation import Gate
 from ragsvc.protocols import ChatModel, Moderator, QueryRewriter
@@ -28,9 +31,36 @@ from ragsvc.service_store import ServiceStore
 from ragsvc.settings import LOCAL_MODEL, Settings
 from ragsvc.specs import new_spec, reach
 from ragsvc.types import Readiness, Role
+from ragsvc.uploads import Uploads
 
 if TYPE_CHECKING:
     from ragsvc.providers.openai import OpenAIProvider
+
+
+class DeferredEmbedder:
+    """An Embedder that is made when it is first used: a folder in which nothing changed needs none."""
+
+    def __init__(self, spec: EmbeddingSpec, make: Callable[[], Embedder]) -> None:
+        """`make` returns the embedder of `spec`; it may raise ConfigurationError, and then whatever was asked does."""
+        self.spec = spec
+        self._make = make
+
+    @cached_property
+    def _inner(self) -> Embedder:
+        return self._make()
+
+    @property
+    def limits(self) -> RequestLimits:
+        """What one call may carry."""
+        return self._inner.limits
+
+    async def embed_documents(self, texts: Sequence[str]) -> Embedded:
+        """Embed up to `limits.inputs` texts in one request."""
+        return await self._inner.embed_documents(texts)
+
+    async def embed_query(self, text: str) -> Embedded:
+        """Embed one query; shape (1, dimensions)."""
+        return await self._inner.embed_query(text)
 
 
 class House:
@@ -51,7 +81,13 @@ class House:
     @cached_property
     def service(self) -> Service:
         """What the entrances need."""
-        return Service(self.settings, self.library, self.retriever, self.answering, self.ready)
+        runner = JobRunner(self.uploads.jobs, self.uploads)
+        return Service(self.settings, self.library, self.retriever, self.answering, self.ready, self.uploads, runner)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Documents that are handed in, and removed."""
+        return Uploads(self.settings, self.library, JobStore(self._store), self.embedder_for)
 
     @cached_property
     def retriever(self) -> Retrieval:
@@ -90,6 +126,7 @@ class House:
         degraded, generations = [], {}
         for name in self.library.names():
             collection = self.library.open(name)
+            collection.load()
             generations[name] = collection.generation
             spec = collection.spec.embedding
             try:
@@ -102,6 +139,7 @@ class House:
         embedding = "local" if model == LOCAL_MODEL else "openai"
         if self.settings.moderation == "off":
             degraded.append("moderation is off")
+        degraded += [f"job {job.id} waits: {job.error_code}" for job in self.uploads.jobs.waiting()]
         return Readiness(
             ready=True,
             provider={role: self.settings.provider_of(role) for role in _ROLES} | {"embedding": embedding},
@@ -134,7 +172,12 @@ class House:
                 f"the collection is embedded by {spec.model}, which needs OPENAI_API_KEY (or OPENAI_BASE_URL): set it; "
                 "without it only lexical search works"
             )
-        embedder = self._openai.embedder(spec, *self._server("embedding"), tokens.count)
+        server = self._server("embedding")
+
+        def made() -> Embedder:
+            return self._openai.embedder(spec, *server, tokens.count)
+
+        embedder = DeferredEmbedder(spec, made) if purpose == "ingest" else made()
         return GovernedEmbedder(embedder, self._governor, purpose)
 
     def _stored(self, document_id: str, version: int, start: int, end: int) -> str | None:

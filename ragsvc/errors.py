@@ -7,9 +7,12 @@ RagsvcError
 ├── CollectionExists            409, exit 3
 ├── CollectionBusy              409, exit 3
 ├── BadRequest                  400, exit 2
+├── UnknownJob                  404, exit 2
+├── JobFinished                 409: there is nothing left to cancel
 ├── BudgetRefused               exit 5
 ├── StorageBusy                 service.db is held by another process              409, exit 3
 ├── StorageFailed               service.db is damaged, or the disk full            503, exit 3
+│   └── UploadLost              an accepted body is gone or damaged
 ├── Overloaded                  503 + Retry-After
 └── ProviderError               an upstream; exit 4
     ├── Unreachable             no connection, DNS, TLS
@@ -83,6 +86,22 @@ class BadRequest(RagsvcError):
     exit_code = 2
 
 
+class UnknownJob(RagsvcError):
+    """No job of that id."""
+
+    code = "not_found"
+    status = 404
+    exit_code = 2
+
+
+class JobFinished(RagsvcError):
+    """The job has ended; there is nothing left to cancel."""
+
+    code = "job_finished"
+    status = 409
+    exit_code = 2
+
+
 class BudgetRefused(RagsvcError):
     """The run would cost more than it may."""
 
@@ -105,6 +124,12 @@ class StorageFailed(RagsvcError):
     code = "storage_failed"
     status = 503
     exit_code = 3
+
+
+class UploadLost(StorageFailed):
+    """The body of an accepted upload is gone or damaged: its job can't be done any more."""
+
+    code = "upload_lost"
 
 
 class Overloaded(RagsvcError):

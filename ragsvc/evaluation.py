@@ -123,7 +123,6 @@ async def evaluate(
     with opened(settings, labelled.folder, spec, words_only=words_only) as collection:
         asked = sorted({text for text in _asked(labelled).values() if text.strip()})
         queries = KnownQueries(collection, embedder)
-        forget_vanished(collection, labelled)
         with preparing.prepare_given(
             [given(text) for text in labelled.corpus.values()],
             str(labelled.folder),
@@ -136,6 +135,7 @@ async def evaluate(
             require_within(request.max_cost, plan.cost_usd, plan.model)
             if request.dry_run:
                 return plan
+            forget_vanished(collection, labelled)
             await _index(prepared, collection, embedder, settings, on_event)
         if not words_only:
             await queries.embed(asked, settings.embed_concurrency)

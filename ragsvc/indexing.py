@@ -1,5 +1,6 @@
 """Index a path into a collection: plan it, say what it costs, refuse what is over the limit, then apply it."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,7 @@ async def index(
         inputs=settings.embed_batch,
         concurrency=settings.embed_concurrency,
         max_bytes=settings.max_body_mb * 1024 * 1024,
+        left_out=own_folders(settings),
     )
     with preparing.prepare(request.path, collection, library.locks(collection), options, on_event) as prepared:
         cost = price(spec, prepared.plan.tokens)
@@ -78,6 +80,11 @@ async def index(
             return planned
         report = await pipeline.apply(prepared, collection, embedder, options, on_event)
     return IndexOutcome(request.collection, report.plan, spec.model, cost, report, price(spec, report.embedded_tokens))
+
+
+def own_folders(settings: Settings) -> frozenset[str]:
+    """Return the folders that are never indexed, wherever they lie: where the service keeps its data."""
+    return frozenset({os.path.realpath(settings.data_dir)})
 
 
 def price(spec: EmbeddingSpec, tokens: int) -> float | None:

@@ -5,6 +5,7 @@ tabs between; relevant when score > 0), and, if there, `spans.jsonl` {query_id, 
 `start` to `end` (code points) of that text are evidence. Other keys are ignored.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +126,8 @@ def _qrels(
             _refuse(path, number, f"{len(fields)} fields with tabs between; there must be query_id, doc_id, score")
         query_id, doc_id, score = fields
         _known(path, number, query_id, doc_id, corpus, queries)
-        if not score.removeprefix("-").isdecimal():
-            _refuse(path, number, f"the score {score!r} is no whole number")
+        if not re.fullmatch(r"-?[0-9]{1,6}", score):
+            _refuse(path, number, f"the score {score[:20]!r} is no whole number of at most six digits")
         if doc_id in found.setdefault(query_id, {}):
             _refuse(path, number, f"document {doc_id} was judged for query {query_id} before")
         found[query_id][doc_id] = int(score)

@@ -138,8 +138,8 @@ def given(text: LabelledText) -> Given:
 
 
 def forget_vanished(collection: Collection, labelled: LabelledSet) -> None:
-    """Remove what the corpus no longer has."""
+    """Remove what the corpus no longer has, or has without a word: as a file, it would keep its last readable text."""
     for source in collection.sources():
         for path, entry in collection.manifest(source.id).entries.items():
-            if path not in labelled.corpus:
+            if path not in labelled.corpus or not labelled.corpus[path].text.strip():
                 collection.remove_document(entry.document_id, by_hand=False)

@@ -20,6 +20,8 @@ DEFAULT = "default"
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _ID_LENGTH = 6
 _DOCUMENT_PREFIX = "doc_"
+_MOMENT = 1.0
+"""Seconds that a removal waits for a lock: a server that has just done a job gives its lock back a moment later."""
 
 
 class Library:
@@ -56,6 +58,12 @@ class Library:
         known = document_id.startswith(_DOCUMENT_PREFIX) and self._store.collection_name(collection_id)
         if not known:
             raise NotFound(f"there is no document {document_id!r}")
+        return self._opened(collection_id)
+
+    def of_id(self, collection_id: str) -> Collection:
+        """Return a collection by its id. Raises UnknownCollection."""
+        if self._store.collection_name(collection_id) is None:
+            raise UnknownCollection(f"there is no collection of the id {collection_id!r}; it was removed")
         return self._opened(collection_id)
 
     def create(self, name: str, spec: IndexSpec, *, exist_ok: bool = False) -> Collection:
@@ -95,7 +103,7 @@ class Library:
     def _hold_locks(self, collection_id: str, name: str, held: ExitStack) -> None:
         for path in (self._folder / collection_id / "locks").glob("*.lock"):
             try:
-                held.enter_context(FileLock(path, timeout=0, mode=0o600))
+                held.enter_context(FileLock(path, timeout=_MOMENT, mode=0o600))
             except Timeout:
                 raise CollectionBusy(
                     f"collection {name} is being written by another run; wait for it to end, then repeat the command"

@@ -27,6 +27,8 @@ OVERLAP = 200
 """Code points before a segment that are judged with it (about 50 tokens): harm may stand across a border."""
 LONGEST = 2000
 """Most code points in one judged text. Moderators fail for ever on some long texts: 6,000 are known to."""
+_MUCH = 10 * LONGEST
+"""Code points of a conversation from which on it is cut in a thread."""
 TIMEOUT_S = 4.0
 """Longest wait for verdicts. One upstream try is given about 2 s, so this leaves room for a second one."""
 
@@ -119,7 +121,9 @@ class Gate:
         """Judge a question and the turns before it, in one request. Raises ProviderError when there is no verdict."""
         if self._moderator is None:
             return Checked(None, 0, None)
-        texts = [text[a:b] for text in (question, *(turn.content for turn in history)) for a, b in pieces(text)]
+        said = (question, *(turn.content for turn in history))
+        # Finding the borders in a long conversation takes as long as hundreds of requests do.
+        texts = await asyncio.to_thread(_cut, said) if sum(map(len, said)) > _MUCH else _cut(said)
         model, verdicts = await self._judge(self._moderator, texts)
         flagged = [verdict for verdict in verdicts if verdict.flagged]
         blocked = Blocked("question", _categories(flagged)) if flagged else None
@@ -182,6 +186,10 @@ def pieces(text: str) -> tuple[Span, ...]:
         found.append((start, end))
         start = _overlap_start(text, end)
     return tuple(found)
+
+
+def _cut(texts: Iterable[str]) -> list[str]:
+    return [text[start:end] for text in texts for start, end in pieces(text)]
 
 
 def _segment_ends(text: str) -> Iterable[int]:

@@ -26,6 +26,8 @@ _CLOSING_TOKENS = 6
 """Most tokens of `</passage>` and the line ends beside it."""
 _HISTORY_SHARE = 0.25
 """Most of the budget that earlier turns may take: the answer stands on passages, not on what was said."""
+_LONGEST_TURN = 64_000
+"""Most code points of an earlier turn: even of blanks, the most that one token has, more would hardly fit."""
 _FIELD_LENGTH = 200
 """Most code points of a title, path or heading path in a passage's header."""
 
@@ -46,7 +48,9 @@ _TAGS = ("passage", "question")
 _STEERING = re.compile("[\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
 """Characters that reorder text for the eye, or that models read and people can't see (bidirectional controls, tags)."""
 _BRACKETS = re.compile("[<\uff1c\ufe64\u2039\u3008\u27e8\u2329\u276e\u02c2]")
-_UNSEEN = regex.compile(r"[\p{Cf}\p{Mn}\p{Me}\p{Cc}\p{Zs}\p{Zl}\p{Zp}\u115f\u1160\u17b4\u17b5\u3164\uffa0/]+")
+_UNSEEN_SET = r"\p{Cf}\p{Mn}\p{Me}\p{Cc}\p{Zs}\p{Zl}\p{Zp}\u115f\u1160\u17b4\u17b5\u3164\uffa0/"
+_UNSEEN = regex.compile(f"[{_UNSEEN_SET}]+")
+_SEEN = regex.compile(f"[^{_UNSEEN_SET}]")
 _GLANCE = 200
 """Characters behind a bracket that are looked at: a tag with more between its letters is no tag to anyone."""
 
@@ -90,8 +94,17 @@ def neutral(text: str) -> str:
 
 
 def _opens_tag(text: str, at: int) -> bool:
+    first = _SEEN.search(text, at, at + _GLANCE)
+    if first is None or not _may_begin_tag(first[0]):
+        return False
     seen = unicodedata.normalize("NFKD", _UNSEEN.sub("", text[at : at + _GLANCE]))
     return bool(_UNSEEN.sub("", seen).casefold().startswith(_TAGS))
+
+
+def _may_begin_tag(char: str) -> bool:
+    """Whether a tag may begin with a character: mostly not, and then nothing behind it is looked at."""
+    seen = _UNSEEN.sub("", unicodedata.normalize("NFKD", char)).casefold()
+    return not seen or any(tag.startswith(seen[0]) for tag in _TAGS)
 
 
 def _size(text: str, count: Callable[[str], int]) -> int:
@@ -102,6 +115,8 @@ def _history(turns: Sequence[Turn], room: float, count: Callable[[str], int]) ->
     """Return the newest turns that fit, beginning with one of the user, and their size."""
     kept: list[tuple[Message, int]] = []
     for turn in reversed(turns):
+        if len(turn.content) > _LONGEST_TURN or _size(turn.content, count) > room:
+            break  # before it is made neutral, which takes longer than counting
         message = Message(turn.role, neutral(turn.content))
         size = _size(message.content, count)
         if size > room:

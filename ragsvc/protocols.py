@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from indexes.types import DocumentInfo, Filter, FloatVector, IndexSpec, Mode, SearchResult, Source, TextSlice
+from indexes.types import (
+    CollectionStatus,
+    DocumentInfo,
+    Filter,
+    FloatVector,
+    IndexSpec,
+    Mode,
+    SearchResult,
+    Source,
+    TextSlice,
+)
 from ragsvc.types import ChatReply, Moderated, Prompt, Question, Rewritten
 
 
@@ -79,9 +89,13 @@ class DocumentReader(Protocol):
         """Return a piece of a document's text. Raises NotFound, VersionGone, InvalidQuery for a range outside it."""
         ...
 
+    def status(self) -> CollectionStatus:
+        """Return figures of the collection."""
+        ...
+
 
 class DocumentLibrary(Protocol):
-    """The collections of this service, to be read. Every call blocks: call it in a worker thread."""
+    """The collections of this service. Every call blocks: call it in a worker thread."""
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all collections."""
@@ -93,6 +107,14 @@ class DocumentLibrary(Protocol):
 
     def of_document(self, document_id: str, /) -> DocumentReader:
         """Return the collection that a document id belongs to. Raises indexes.errors.NotFound."""
+        ...
+
+    def create(self, name: str, spec: IndexSpec) -> DocumentReader:
+        """Make a collection. Raises BadRequest for a name that may not be, CollectionExists."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a collection for good. Raises UnknownCollection, and CollectionBusy while it is written."""
         ...
 
 

@@ -10,6 +10,7 @@ reciprocal rank on this project's own pages from 0.68 to 0.90; on FastAPI's it s
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -22,6 +23,9 @@ MOST_TURNS = 6
 """Newest turns that a rewriting model sees: what was said before them is hardly what "it" means."""
 LONGEST_TURN = 600
 """Code points of each: an answer says its subject at the beginning."""
+_LONGEST_READ = 4_000
+"""Code points of a turn that are looked at where no model is asked, as many as a question may have: of an earlier
+question the last ones, of an answer the first."""
 LONGEST_QUERY = 400
 """Code points of a model's query beyond the question's own length: more is an answer."""
 _JOINED_TURNS = 3
@@ -60,11 +64,12 @@ _SPEAKS = re.compile(
 
 def joined(question: str, history: Sequence[Turn]) -> str:
     """Return the query that is made without a model; the question stands whole at its end."""
-    said = [turn.content for turn in history if turn.role == "user" and turn.content.strip()][-_JOINED_TURNS:]
+    asked_before = [turn.content.strip() for turn in history if turn.role == "user"]
+    said = [text[-_LONGEST_READ:] for text in asked_before if text][-_JOINED_TURNS:]
     complete = max((at for at, text in enumerate(said) if not is_incomplete(text)), default=0)
     answer = next((turn.content for turn in reversed(history) if turn.role == "assistant"), "")
     asked = _plain(question)
-    before = dict.fromkeys([*(_end_of(text) for text in said[complete:]), *_names(answer)])
+    before = dict.fromkeys([*(_end_of(text) for text in said[complete:]), *_names(answer[:_LONGEST_READ])])
     return " ".join([*(part for part in before if part not in ("", asked)), asked]).strip()
 
 
@@ -85,9 +90,13 @@ def _names(answer: str) -> list[str]:
 
 def request(question: str, history: Sequence[Turn]) -> tuple[Message, ...]:
     """Return the messages that ask a model for the query. As JSON no turn can end its own text."""
-    turns = [{"role": turn.role, "content": turn.content[:LONGEST_TURN]} for turn in history[-MOST_TURNS:]]
-    data = msgspec.json.encode({"conversation": turns, "last_question": question})
+    data = msgspec.json.encode({"conversation": _shown(history), "last_question": question})
     return Message("system", INSTRUCTIONS), Message("user", data.decode())
+
+
+def _shown(history: Sequence[Turn]) -> list[Turn]:
+    """Return what a model sees of a conversation."""
+    return [Turn(turn.role, turn.content[:LONGEST_TURN]) for turn in history[-MOST_TURNS:]]
 
 
 def read(reply: ChatReply, question: str, history: Sequence[Turn]) -> str | None:
@@ -101,7 +110,7 @@ def read(reply: ChatReply, question: str, history: Sequence[Turn]) -> str | None
         return None
     if supplied_markers(line, frozenset()) != line or len(sentences(line)) > _MOST_SENTENCES:
         return None
-    told = content(" ".join([question, *(turn.content for turn in history)]))
+    told = content(" ".join([question, *(turn.content for turn in _shown(history))]))
     wanted = content(line)
     return line if wanted and len(wanted & told) >= _KNOWN_SHARE * len(wanted) else None
 
@@ -116,7 +125,9 @@ def _bare(text: str) -> str:
 
 
 def _one_line(text: str) -> str | None:
-    """Return the labelled line of a reply, or its only one, without what models put around it."""
+    """Return the labelled line of a reply, or its only one, without what models put around it; None for JSON."""
+    if _is_json(text):
+        return None
     lines = [_BULLET.sub("", _plain(line)) for line in text.replace("```", "\n").splitlines()]
     lines = [line for line in (line.strip(_WRAPPING + " ") for line in lines) if line]
     labelled = [_LABEL.sub("", line) for line in lines if _LABEL.match(line)]
@@ -125,6 +136,17 @@ def _one_line(text: str) -> str | None:
         return labelled[0]
     lines = [line for line in lines if not _LABEL.match(line) and not line.endswith((":", "："))]
     return lines[0] if len(lines) == 1 else None
+
+
+def _is_json(text: str) -> bool:
+    """Whether a reply is an object or a list, as the request was: its braces and keys would be searched for."""
+    bare = text.strip(" \t\r\n`").removeprefix("json").lstrip()
+    if not bare.startswith(("{", "[")):
+        return False
+    with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+        msgspec.json.decode(bare)
+        return True
+    return False
 
 
 def _plain(text: str) -> str:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from ragsvc.job_runner import JobRunner
 from ragsvc.protocols import DocumentLibrary, Retriever
 from ragsvc.settings import Settings
 from ragsvc.types import Answer, Question, Readiness
+from ragsvc.uploads import Uploads
 
 
 class Answerer(Protocol):
@@ -27,3 +29,6 @@ class Service:
     answering: Answerer
     ready: Callable[[], Readiness]
     """Blocks for a moment (it may read the disk), and never calls upstream."""
+    uploads: Uploads
+    runner: JobRunner
+    """To be started and stopped with the entrance that takes uploads."""

@@ -1,4 +1,6 @@
-"""`service.db`: the collections of a data directory and the ledger of what was spent; all SQL of both.
+"""`service.db`: the collections of a data directory, its jobs, and the ledger of what was spent.
+
+The SQL of the jobs stands in `job_store`, which works in the transactions of this store.
 
 The one place where its SQLite errors become the service's. Readers and the writer have a connection each, so that a
 question never waits for a commit; another process's commits are seen by the next read.
@@ -33,6 +35,7 @@ APPLICATION_ID = 0x72616764
 """`ragd` in ASCII (`PRAGMA application_id`)."""
 BUSY_SECONDS = 10.0
 
+Connection = sqlite3.Connection
 CollectionState = Literal["creating", "ready", "removing"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -58,6 +61,56 @@ _STEPS: tuple[Sequence[str], ...] = (
             collection TEXT,
             outcome TEXT NOT NULL)""",
         "CREATE INDEX ledger_by_time ON ledger (at)",
+    ),
+    (
+        # A collection's unfinished jobs run in the order of `seq`. A job outlives its collection, cancelled.
+        """CREATE TABLE job (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            kind TEXT NOT NULL,
+            collection_id TEXT NOT NULL,
+            collection TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'waiting', 'done', 'failed', 'cancelled')),
+            details TEXT NOT NULL,
+            error_code TEXT,
+            error TEXT,
+            inputs_done INTEGER NOT NULL DEFAULT 0,
+            inputs_total INTEGER NOT NULL DEFAULT 0,
+            tokens INTEGER NOT NULL DEFAULT 0,
+            cost_usd REAL DEFAULT 0.0,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            not_before TEXT,
+            cancel_requested INTEGER NOT NULL DEFAULT 0,
+            created_at TEXT NOT NULL,
+            started_at TEXT,
+            finished_at TEXT)""",
+        """CREATE INDEX job_unfinished ON job (collection_id, seq)
+            WHERE state IN ('queued', 'running', 'waiting')""",
+        # A document of an upload; its bytes stand in the job's file, `size` of them from `start` on.
+        """CREATE TABLE job_file (
+            job_seq INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            path TEXT NOT NULL,
+            content_hash BLOB NOT NULL,
+            start INTEGER NOT NULL,
+            size INTEGER NOT NULL,
+            received_ns INTEGER NOT NULL,
+            state TEXT NOT NULL CHECK (state IN
+                ('pending', 'applied', 'unchanged', 'rejected', 'withdrawn', 'cancelled')),
+            reason TEXT,
+            detail TEXT,
+            document_id TEXT,
+            deaths INTEGER NOT NULL DEFAULT 0,
+            PRIMARY KEY (job_seq, number),
+            UNIQUE (job_seq, path)) WITHOUT ROWID""",
+        """CREATE TABLE job_event (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            job_seq INTEGER NOT NULL,
+            at TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            path TEXT,
+            detail TEXT NOT NULL)""",
+        "CREATE INDEX job_event_by_job ON job_event (job_seq, id)",
     ),
 )
 """The schema as ordered steps, never edited once released; `PRAGMA user_version` is the number of the last that ran."""
@@ -127,17 +180,17 @@ class ServiceStore:
 
     def collections(self) -> tuple[CollectionRow, ...]:
         """Return all collections by name."""
-        rows = self._rows("SELECT id, name, state, created_at FROM collection ORDER BY name")
+        rows = self.rows("SELECT id, name, state, created_at FROM collection ORDER BY name")
         return tuple(CollectionRow(*row) for row in rows)
 
     def collection_id(self, name: str) -> str | None:
         """Return the id of a ready collection, None where there is none of that name."""
-        rows = self._rows("SELECT id FROM collection WHERE name = ? AND state = 'ready'", name)
+        rows = self.rows("SELECT id FROM collection WHERE name = ? AND state = 'ready'", name)
         return str(rows[0][0]) if rows else None
 
     def collection_name(self, collection_id: str) -> str | None:
         """Return the name of a ready collection, None where there is none of that id."""
-        rows = self._rows("SELECT name FROM collection WHERE id = ? AND state = 'ready'", collection_id)
+        rows = self.rows("SELECT name FROM collection WHERE id = ? AND state = 'ready'", collection_id)
         return str(rows[0][0]) if rows else None
 
     def add_collection(self, collection_id: str, name: str) -> None:
@@ -146,11 +199,11 @@ class ServiceStore:
         Raises BadRequest for a name that may not be, CollectionExists for one (or an id) that is taken.
         """
         check_name(name)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             try:
                 connection.execute(
                     "INSERT INTO collection (id, name, state, created_at) VALUES (?, ?, 'ready', ?)",
-                    (collection_id, name, _stamp(datetime.now(UTC))),
+                    (collection_id, name, stamp(datetime.now(UTC))),
                 )
             except sqlite3.IntegrityError as error:
                 if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_CHECK:
@@ -158,12 +211,26 @@ class ServiceStore:
                 raise CollectionExists(f"there is a collection {name!r} already; take another name") from None
 
     def remove_collection(self, name: str) -> str:
-        """Take a collection from the list, before its folder goes, and return its id. Raises UnknownCollection."""
-        with self._transaction() as connection:
+        """Take a collection from the list, before its folder goes, and return its id. Raises UnknownCollection.
+
+        Its unfinished jobs are cancelled in the same transaction.
+        """
+        with self.transaction() as connection:
             row = connection.execute("SELECT id FROM collection WHERE name = ?", (name,)).fetchone()
             if row is None:
                 raise UnknownCollection(f"there is no collection {name!r}; `ragsvc collections list` shows them")
             connection.execute("DELETE FROM collection WHERE id = ?", row)
+            connection.execute(
+                """UPDATE job_file SET state = 'cancelled' WHERE state = 'pending' AND job_seq IN
+                   (SELECT seq FROM job WHERE collection_id = ? AND state IN ('queued', 'running', 'waiting'))""",
+                row,
+            )
+            connection.execute(
+                """UPDATE job SET state = 'cancelled', error_code = 'unknown_collection', finished_at = ?,
+                       error = 'its collection was removed'
+                   WHERE collection_id = ? AND state IN ('queued', 'running', 'waiting')""",
+                (stamp(datetime.now(UTC)), row[0]),
+            )
         return str(row[0])
 
     def record(self, entry: LedgerEntry) -> None:
@@ -182,33 +249,35 @@ class ServiceStore:
         self._ledger.flush()
         columns = [_GROUPS[name] for name in group_by]
         grouped = f"GROUP BY {', '.join(columns)} ORDER BY {', '.join(columns)}" if columns else ""
-        rows = self._rows(
+        rows = self.rows(
             f"SELECT {''.join(f'{column}, ' for column in columns)}"  # noqa: S608 - columns of _GROUPS
             "count(*), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), total(cost_usd), "
             f"count(*) - count(cost_usd) FROM ledger WHERE at >= ? {grouped}",
-            "" if since is None else _stamp(since),
+            "" if since is None else stamp(since),
         )
         width = len(columns)
         return tuple(UsageRow(dict(zip(group_by, row[:width], strict=True)), *row[width:]) for row in rows)
 
     def _append(self, entries: Sequence[LedgerEntry]) -> None:
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.executemany(
                 "INSERT INTO ledger (at, purpose, role, model, provider, input_tokens, output_tokens, cost_usd, "
                 "collection, outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
-                    (_stamp(entry.at), entry.purpose, entry.role, entry.model, entry.provider, entry.input_tokens,
+                    (stamp(entry.at), entry.purpose, entry.role, entry.model, entry.provider, entry.input_tokens,
                      entry.output_tokens, entry.cost_usd, entry.collection, entry.outcome)
                     for entry in entries
                 ],
             )  # fmt: skip
 
-    def _rows(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
+    def rows(self, statement: str, *values: str | int) -> list[tuple[Any, ...]]:
+        """Return what a SELECT finds. Raises StorageBusy, StorageFailed."""
         with self._reading, _translated(self.path):
             return self._read.execute(statement, values).fetchall()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[Connection]:
+        """Give a connection inside one transaction, durable when the block ends, undone by an exception."""
         with self._writing, _translated(self.path), _immediate(self._write) as connection:
             yield connection
 
@@ -221,7 +290,7 @@ def check_name(name: str) -> None:
         )
 
 
-def _stamp(moment: datetime) -> str:
+def stamp(moment: datetime) -> str:
     """Return RFC 3339 in UTC with milliseconds: such texts sort as their times do."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

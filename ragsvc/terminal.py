@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from indexes.types import CollectionStatus, DocumentInfo, Hit, SearchResult
 from ingest.types import IngestEvent, OnEvent, Rejection, ignore
@@ -125,6 +123,24 @@ def outcome_json(outcome: IndexOutcome) -> dict[str, object]:
     }
 
 
+def print_round(outcome: IndexOutcome) -> None:
+    """Print what a round of `index --watch` did."""
+    print_plan(outcome)
+    print_outcome(outcome)
+    sys.stdout.flush()
+
+
+def print_round_json(outcome: IndexOutcome) -> None:
+    """Print a round of `index --watch --json`: one object, on one line."""
+    sys.stdout.write(msgspec.json.encode(outcome_json(outcome)).decode() + "\n")
+    sys.stdout.flush()
+
+
+def print_trouble(text: str) -> None:
+    """Say on stderr what goes on beside the results."""
+    print(f"ragsvc: {' '.join(text.split())}", file=sys.stderr, flush=True)  # noqa: T201
+
+
 def hint_if_empty(collection: str, data_dir: Path, *, documents: int) -> None:
     """Say on stderr how to begin, where a collection holds nothing yet."""
     if documents == 0:
@@ -186,10 +202,13 @@ def print_documents(documents: list[DocumentInfo]) -> None:
 @contextmanager
 def progress() -> Iterator[OnEvent]:
     """Show a run's progress on stderr, if that is a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield ignore
         return
+    from rich.console import Console  # a tenth of a second, for a terminal alone
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         tasks: dict[str, TaskID] = {}

@@ -119,7 +119,7 @@ class Citation:
     quote: str
     score: float
     heading_path: tuple[str, ...] = ()
-    """Of the passage, from the outermost heading to the nearest."""
+    """Above the quote's beginning, from the outermost heading to the nearest."""
     position: Position | None = None
     """Where the quote begins in its file, in the file's own terms; None where the format has none."""
 

@@ -7,8 +7,10 @@ unreadable. On 573 single paragraphs of the Declaration of Human Rights in 20 en
 """
 
 import unicodedata
+from typing import TYPE_CHECKING
 
-import charset_normalizer
+if TYPE_CHECKING:
+    import charset_normalizer
 
 # Encodings that are guessed at, the usual ones first: between equally good guesses, the first one is taken. EBCDIC,
 # DOS and Macintosh pages are left out, since they make some text of nearly any bytes.
@@ -48,6 +50,8 @@ def guess(data: bytes) -> str:
     while taken < len(lines) and size < _SAMPLE:
         size += len(lines[taken])
         taken += 1
+    import charset_normalizer  # UTF-8 needs none of it
+
     guesses = charset_normalizer.from_bytes(b"\n".join(lines[:taken]), cp_isolation=list(_GUESSED))
     best = min((match for match in guesses if _usual(match)), key=_badness, default=None)
     return _usual(best) if best is not None and oddness(str(best)) <= _MOST_ODD else ""
@@ -67,12 +71,12 @@ def oddness(text: str) -> float:
     return odd / seen if seen else 0.0
 
 
-def _badness(guess: charset_normalizer.CharsetMatch) -> tuple[float, float, float, int]:
+def _badness(guess: "charset_normalizer.CharsetMatch") -> tuple[float, float, float, int]:
     odd = round(oddness(str(guess)), 1)
     return odd, round(guess.chaos, 2), -round(guess.coherence, 1), _GUESSED.index(_usual(guess))
 
 
-def _usual(guess: charset_normalizer.CharsetMatch) -> str:
+def _usual(guess: "charset_normalizer.CharsetMatch") -> str:
     """Name a guess by the most usual of the encodings that make the same text of the sample, "" for other ones."""
     return min((codec for codec in guess.could_be_from_charset if codec in _GUESSED), key=_GUESSED.index, default="")
 

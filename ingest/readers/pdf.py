@@ -7,15 +7,16 @@ attachment, no script. A page that can't be read is left out and counted.
 import io
 import logging
 from collections.abc import Iterator
-
-import pypdf
-from pypdf.errors import DependencyError, LimitReachedError
+from typing import TYPE_CHECKING
 
 from ingest.errors import Rejected
 from ingest.readers.decoding import MAX_CHARACTERS, clean
 from ingest.readers.radicals import unify
 from ingest.readers.titles import authored
 from ingest.types import Document, Section
+
+if TYPE_CHECKING:
+    import pypdf
 
 NAME = "pdf"
 VERSION = 1
@@ -60,7 +61,10 @@ def read(data: bytes, content_type: str) -> Document:
     )
 
 
-def _open(data: bytes) -> tuple[pypdf.PdfReader, int]:
+def _open(data: bytes) -> "tuple[pypdf.PdfReader, int]":
+    import pypdf  # a quarter of a second, which most runs and every search can do without
+    from pypdf.errors import DependencyError, LimitReachedError
+
     try:
         pdf = pypdf.PdfReader(io.BytesIO(data))
         locked = pdf.is_encrypted and not pdf.decrypt("")
@@ -80,7 +84,7 @@ def _open(data: bytes) -> tuple[pypdf.PdfReader, int]:
     return pdf, pages
 
 
-def _page_texts(pdf: pypdf.PdfReader, pages: int) -> Iterator[tuple[int, str | None]]:
+def _page_texts(pdf: "pypdf.PdfReader", pages: int) -> Iterator[tuple[int, str | None]]:
     """Yield each page's number and its text, or None for one that can't be read."""
     for number in range(pages):
         try:
@@ -98,7 +102,7 @@ def _nothing(pages: int, failed: int) -> Rejected:
     return Rejected("no_text", "it has no text layer (a scan?)" if pages else "it has no pages")
 
 
-def _title(pdf: pypdf.PdfReader) -> str:
+def _title(pdf: "pypdf.PdfReader") -> str:
     try:
         title = pdf.metadata.title if pdf.metadata else None
     except MemoryError:

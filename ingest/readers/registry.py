@@ -42,6 +42,7 @@ from ingest.readers.content_types import (
     named,
     signature,
     sniff,
+    suffix_of,
 )
 from ingest.readers.decoding import MAX_CHARACTERS, has_words
 from ingest.types import Document, RejectionReason
@@ -146,7 +147,7 @@ def is_current(path: str, reader: str) -> bool:
     name, _, version = reader.rpartition("-")
     if _VERSIONS.get(name) != version:
         return False
-    if name in _TOLD_BY_BYTES or PurePosixPath(path).suffix.lower() == ".pdf":
+    if name in _TOLD_BY_BYTES or suffix_of(path.rpartition("/")[2]).lower() == "pdf":
         return True
     content_type = named(path)
     return content_type is not None and name == _reader(content_type).NAME

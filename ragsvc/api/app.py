@@ -7,12 +7,20 @@ from litestar import Litestar
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 
+from ragsvc.api import collection_routes, document_routes, job_routes, routes
 from ragsvc.api.edge import Edge
+from ragsvc.api.handling import Api, Limits
 from ragsvc.api.operations import Route, Schema, document
 from ragsvc.api.problems import handle
-from ragsvc.api.routes import ROUTES, Api, Limits
-from ragsvc.api.waiting import Readers
+from ragsvc.api.waiting import Places, Readers
 from ragsvc.service import Service
+
+ROUTES: tuple[HTTPRouteHandler, ...] = (
+    *routes.ROUTES,
+    *document_routes.ROUTES,
+    *collection_routes.ROUTES,
+    *job_routes.ROUTES,
+)
 
 
 def create_app(service: Service, *, hosts: Collection[str] | None = None, limits: Limits | None = None) -> Litestar:
@@ -22,6 +30,8 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None, limits
     """
     limits = limits or Limits()
     readers = Readers(limits.read_threads, limits.reads, limits.read_seconds)
+    writers = Readers(limits.write_threads, limits.reads, limits.write_seconds)
+    receiving = Places(limits.uploads)
 
     @cache
     def describe() -> Schema:
@@ -29,9 +39,10 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None, limits
 
     app = Litestar(
         route_handlers=ROUTES,
-        state=State({"api": Api(service, limits, readers, describe)}),
+        state=State({"api": Api(service, limits, readers, writers, receiving, describe)}),
         exception_handlers={Exception: handle},
-        on_shutdown=[readers.close],
+        on_startup=[service.runner.start],
+        on_shutdown=[service.runner.stop, readers.close, writers.close],
         request_max_body_size=limits.body_bytes,
         logging_config=None,
         openapi_config=None,

@@ -1,7 +1,8 @@
 """The outermost layer: what holds for every response, also for those that the framework makes before any route.
 
 It gives the request its id, turns HEAD into GET (the server leaves the body out), adds the headers that keep a browser
-from misusing an answer, checks the Host header where hosts are named, and writes one log line a request: method, route,
+from misusing an answer, checks the Host header where hosts are named, refuses what another site's page sends to change
+something, and writes one log line a request: method, route,
 status, time, bytes; never a query string, a body or a key.
 """
 
@@ -16,9 +17,11 @@ from litestar.enums import ScopeType
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from ragsvc.api.errors import CrossSite
 from ragsvc.api.problems import MEDIA_TYPE, log_problem, problem_of
 from ragsvc.errors import BadRequest
 
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CSP = b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _HEADERS = (
@@ -60,6 +63,7 @@ class Edge:
         try:
             if self._hosts is not None:
                 self._check_host(exchange.scope)
+            check_site(exchange.scope)
             await self._app(exchange.scope, receive, exchange.send)
         except Exception as error:  # noqa: BLE001 - the last place that can answer and log it
             problem, headers = problem_of(error, exchange.request_id)
@@ -79,6 +83,25 @@ class Edge:
         name = re.sub(rb":[0-9]*\Z", b"", given[0]).lower() if len(given) == 1 else b""
         if self._hosts is not None and name not in self._hosts:
             raise BadRequest("the Host header does not name this service; call it by the name it is bound to")
+
+
+def check_site(scope: HTTPScope) -> None:
+    """Raise CrossSite for a request that may change something and that a page of another site sent.
+
+    A browser sends forms and plain text across sites without asking first, and says so in headers that a page can't
+    set. Who sends neither header is no browser. The order is that of Go's `net/http.CrossOriginProtection` (1.25):
+    `Sec-Fetch-Site` where there is one, else the host of `Origin` against `Host`.
+    """
+    if scope["method"] in _SAFE_METHODS:
+        return
+    given = {name: value for name, value in scope["headers"] if name in (b"sec-fetch-site", b"origin", b"host")}
+    site, origin = given.get(b"sec-fetch-site"), given.get(b"origin")
+    if site is not None:
+        foreign = site not in (b"same-origin", b"none")
+    else:
+        foreign = origin is not None and origin.partition(b"://")[2].lower() != given.get(b"host", b"").lower()
+    if foreign:
+        raise CrossSite("a page of another site sent this request; requests that change something are refused to it")
 
 
 class Exchange:

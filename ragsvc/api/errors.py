@@ -4,8 +4,13 @@ RagsvcError
 └── ApiError
     ├── UnknownDocument        404: an id that is not even of the form of ours
     ├── BodyTimeout            408: the body did not arrive in time
+    ├── CrossSite              403: another site's page sent a request that changes something
+    ├── BodyTooLarge           413
     ├── UnsupportedMediaType   415
     ├── NotSupported           422: understood, and not served by this release
+    ├── BadSpec                422: a collection can't be made that way
+    ├── JobCancelled           409: the upload that was waited for was cancelled
+    ├── JobFailed              503: the upload that was waited for failed
     ├── ClientLeft             499: nobody is there to read the answer
     └── NotReady               503: still loading, or something to load is missing
 """
@@ -31,6 +36,20 @@ class BodyTimeout(ApiError):
     status = 408
 
 
+class CrossSite(ApiError):
+    """A page of another site sent a request that changes something."""
+
+    code = "cross_site"
+    status = 403
+
+
+class BodyTooLarge(ApiError):
+    """The body, or a part of it, is larger than may be."""
+
+    code = "too_large"
+    status = 413
+
+
 class UnsupportedMediaType(ApiError):
     """The body is not JSON in UTF-8, or is compressed."""
 
@@ -43,6 +62,27 @@ class NotSupported(ApiError):
 
     code = "not_supported"
     status = 422
+
+
+class BadSpec(ApiError):
+    """A collection can't be made that way."""
+
+    code = "collection_spec"
+    status = 422
+
+
+class JobCancelled(ApiError):
+    """The upload that was waited for was cancelled."""
+
+    code = "job_cancelled"
+    status = 409
+
+
+class JobFailed(ApiError):
+    """The upload that was waited for failed."""
+
+    code = "job_failed"
+    status = 503
 
 
 class ClientLeft(ApiError):

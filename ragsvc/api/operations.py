@@ -28,10 +28,17 @@ class Operation:
     """The operationId."""
     summary: str
     gives: Mapping[str, type[msgspec.Struct] | None]
-    """Content type -> the body of a 200, None for text."""
+    """Content type -> the body of a good answer, None for text; empty for an answer without a body."""
     problems: tuple[int, ...]
     """Statuses that are answered with a problem, besides 500."""
     body: type[msgspec.Struct] | None = None
+    body_type: str = JSON
+    raw_body: bool = False
+    """Whether any other content type is taken too, as bytes."""
+    status: int = 200
+    """Of the good answer."""
+    also: Mapping[int, type[msgspec.Struct]] = field(default_factory=dict)
+    """Other good answers, in JSON."""
     query: type[msgspec.Struct] = NoQuery
     path: Mapping[str, str] = field(default_factory=dict)
     """Parameters in the path -> what they are."""
@@ -77,7 +84,7 @@ def document(routes: Iterable[Route]) -> Schema:
 def _shapes(operations: Iterable[Operation]) -> list[type[msgspec.Struct]]:
     named: dict[type[msgspec.Struct], None] = {Problem: None}
     for operation in operations:
-        for shape in (operation.body, operation.query, *operation.gives.values()):
+        for shape in (operation.body, operation.query, *operation.gives.values(), *operation.also.values()):
             if shape is not None:
                 named[shape] = None
     return list(named)
@@ -94,12 +101,13 @@ def _operation(operation: Operation, refer: Mapping[Any, Schema], components: Ma
     if parameters:
         shown["parameters"] = parameters
     if operation.body is not None:
-        shown["requestBody"] = {"required": True, "content": {JSON: {"schema": refer[operation.body]}}}
+        content: Schema = {operation.body_type: {"schema": refer[operation.body]}}
+        if operation.raw_body:
+            content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+        shown["requestBody"] = {"required": True, "content": content}
     shown["responses"] = {
-        "200": {
-            "description": "OK",
-            "content": {kind: _content(shape, refer) for kind, shape in operation.gives.items()},
-        },
+        str(operation.status): _good(operation.status, operation.gives, refer),
+        **{str(status): _good(status, {JSON: shape}, refer) for status, shape in operation.also.items()},
         **{str(status): _problem(status, refer) for status in sorted({*operation.problems, 500})},
     }
     return shown
@@ -111,6 +119,13 @@ def _parameter(name: str, schema: Schema, query: Schema) -> Schema:
     plain = {key: value for key, value in schema.items() if value is not None and key != "anyOf"}
     choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
     return {"name": name, "in": "query", "required": required, "schema": {**(choices[0] if choices else {}), **plain}}
+
+
+def _good(status: int, gives: Mapping[str, type[msgspec.Struct] | None], refer: Mapping[Any, Schema]) -> Schema:
+    shown: Schema = {"description": HTTPStatus(status).phrase}
+    if gives:
+        shown["content"] = {kind: _content(shape, refer) for kind, shape in gives.items()}
+    return shown
 
 
 def _content(shape: type[msgspec.Struct] | None, refer: Mapping[Any, Schema]) -> Schema:

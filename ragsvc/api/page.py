@@ -46,7 +46,9 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterator[st
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():
         yield f"<tr><th>body</th><td>{escape(kind)} {_shape(content['schema'])}</td></tr>"
     for status, response in operation["responses"].items():
-        kinds = ", ".join(f"{escape(kind)} {_shape(body['schema'])}" for kind, body in response["content"].items())
+        kinds = ", ".join(
+            f"{escape(kind)} {_shape(body['schema'])}" for kind, body in response.get("content", {}).items()
+        )
         yield f"<tr><th>{escape(status)}</th><td>{escape(response['description'])}: {kinds}</td></tr>"
     yield "</table>"
 

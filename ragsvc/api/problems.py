@@ -66,6 +66,7 @@ SHOWN: Mapping[type[Exception], Shown] = {
         409, "storage_busy", "Another process holds the service's store; try again in a moment."
     ),
     service.StorageFailed: Shown(503, "storage_failed", "The service's store can't be used; the log says why."),
+    service.UploadLost: Shown(503, "upload_lost", "What was sent is gone or damaged on the disk; send it again."),
     service.ProviderError: Shown(503, "upstream", "An upstream did not do what it was asked."),
     service.Unreachable: Shown(503, "upstream_unreachable", "An upstream can't be reached."),
     service.UpstreamTimeout: Shown(503, "upstream_timeout", "There was no answer in time; the work was stopped."),
@@ -119,6 +120,12 @@ def shown(error: Exception) -> Shown:
     if isinstance(error, service.RagsvcError) and error.status != INTERNAL.status:
         return Shown(error.status, error.code)
     return INTERNAL
+
+
+def said_of(code: str, message: str) -> str:
+    """Return what may be told of an error that only its code and message are left of, as of a job's."""
+    fixed = {look.code: look.detail for look in (INTERNAL, *SHOWN.values()) if look.detail is not None}
+    return fixed.get(code, _printable(message))
 
 
 def _of_framework(error: HTTPException) -> Shown:

@@ -7,9 +7,9 @@ equal keys or parameters, and answers 500 to invalid UTF-8 and to 5,000 nested a
 import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -19,6 +19,7 @@ from litestar.exceptions import InternalServerException
 from ragsvc.api.errors import BodyTimeout, ClientLeft, UnsupportedMediaType
 from ragsvc.errors import BadRequest
 
+T = TypeVar("T")
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 AnyRequest = Request[Any, Any, Any]
 BODY_SECONDS = 30.0
@@ -58,12 +59,12 @@ def check_headers(request: AnyRequest) -> None:
         raise UnsupportedMediaType(f"the body must not be compressed; its content encoding is {encoding[:100]!r}")
 
 
-def decode(body: bytes, shape: type[Shape]) -> Shape:
+def decode(body: bytes, shape: type[T]) -> T:
     """Return JSON bytes as a `shape`. Raises BadRequest that says what is wrong and where."""
     if not body:
         raise BadRequest("the body is empty; send a JSON object")
     try:
-        value: Shape = _decoder(shape).decode(body)
+        value: T = _decoder(cast(Hashable, shape)).decode(body)
         json.loads(body.decode("utf-8"), object_pairs_hook=_once)
     except msgspec.DecodeError as error:
         raise BadRequest(_said(error)) from None
@@ -77,7 +78,7 @@ def decode(body: bytes, shape: type[Shape]) -> Shape:
 
 
 @cache
-def _decoder(shape: type[Shape]) -> msgspec.json.Decoder[Shape]:
+def _decoder(shape: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(shape)
 
 

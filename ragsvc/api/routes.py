@@ -1,8 +1,5 @@
 """The routes: each reads its request, calls the service, and shows what comes back."""
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,52 +11,13 @@ from litestar.types import ASGIApp
 from indexes.types import DocumentInfo, TextSlice
 from ragsvc.api import page, schemas, sse
 from ragsvc.api.accept import preferred
-from ragsvc.api.errors import NotSupported, UnknownDocument
-from ragsvc.api.operations import JSON, Operation, Schema
+from ragsvc.api.errors import NotSupported
+from ragsvc.api.handling import DOCUMENT_ID, Api, api_of, document_id_of, sent
+from ragsvc.api.operations import JSON, Operation
 from ragsvc.api.reading import AnyRequest, read_json, read_query
-from ragsvc.api.waiting import Readers, while_there
-from ragsvc.service import Service
+from ragsvc.api.waiting import while_there
 
 HTML = "text/html"
-_DOCUMENT_ID = re.compile(r"doc_[0-9a-z_-]{1,64}", re.ASCII)
-_ID_PARAMETER = {"document_id": "Id of a document, as in a hit, a citation or a list."}
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long and how much; the defaults are the contract's."""
-
-    answer_seconds: float = 30.0
-    """To the answer of `/ask` and `/search`."""
-    heartbeat_seconds: float = 15.0
-    body_seconds: float = 30.0
-    body_bytes: int = 1 << 20
-    """A question of 4,000 characters with 20 turns of history is far below it."""
-    read_seconds: float = 10.0
-    read_threads: int = 8
-    reads: int = 256
-    """Reads under way or waiting."""
-
-
-@dataclass(frozen=True, slots=True)
-class Api:
-    """What the handlers work with; it stands in the application's state."""
-
-    service: Service
-    limits: Limits
-    readers: Readers
-    describe: Callable[[], Schema]
-    """The OpenAPI document."""
-
-
-def api_of(request: AnyRequest) -> Api:
-    """Return the Api of the request's application."""
-    api: Api = request.app.state["api"]
-    return api
-
-
-def _sent(body: msgspec.Struct) -> ASGIResponse:
-    return ASGIResponse(body=msgspec.json.encode(body), media_type=JSON)
 
 
 @post(
@@ -69,7 +27,7 @@ def _sent(body: msgspec.Struct) -> ASGIResponse:
             "ask",
             "Answer a question from the documents, cited and moderated",
             gives={JSON: schemas.AskResponse, sse.MEDIA_TYPE: None},
-            problems=(400, 404, 408, 413, 415, 422, 503),
+            problems=(400, 403, 404, 408, 413, 415, 422, 503),
             body=schemas.AskRequest,
         )
     },
@@ -87,7 +45,7 @@ async def ask(request: AnyRequest) -> ASGIApp:
         heartbeat = api.limits.heartbeat_seconds
         return sse.AnswerStream(lambda: api.service.answering.answer(question), seconds=seconds, heartbeat=heartbeat)
     answer = await while_there(api.service.answering.answer(question), request.receive, seconds=seconds)
-    return _sent(schemas.ask_response(answer))
+    return sent(schemas.ask_response(answer))
 
 
 @post(
@@ -97,7 +55,7 @@ async def ask(request: AnyRequest) -> ASGIApp:
             "search",
             "Find passages by meaning, by words, or both",
             gives={JSON: schemas.SearchResponse},
-            problems=(400, 404, 408, 413, 415, 503),
+            problems=(400, 403, 404, 408, 413, 415, 503),
             body=schemas.SearchRequest,
         )
     },
@@ -113,7 +71,7 @@ async def search(request: AnyRequest) -> ASGIApp:
         request.receive,
         seconds=api.limits.answer_seconds,
     )
-    return _sent(schemas.search_response(found))
+    return sent(schemas.search_response(found))
 
 
 @get(
@@ -136,7 +94,7 @@ async def list_documents(request: AnyRequest) -> ASGIApp:
     def read() -> tuple[tuple[DocumentInfo, ...], str | None]:
         return api.service.library.open(query.collection).documents(query.source, query.limit, query.after)
 
-    return _sent(schemas.documents_response(*await api.readers.run(read)))
+    return sent(schemas.documents_response(*await api.readers.run(read)))
 
 
 @get(
@@ -147,7 +105,7 @@ async def list_documents(request: AnyRequest) -> ASGIApp:
             "Show one document",
             gives={JSON: schemas.DocumentResponse},
             problems=(400, 404, 503),
-            path=_ID_PARAMETER,
+            path=DOCUMENT_ID,
         )
     },
 )
@@ -155,12 +113,12 @@ async def show_document(request: AnyRequest) -> ASGIApp:
     """Show one document."""
     api = api_of(request)
     read_query(request, schemas.NoQuery)
-    document_id = _document_id(request)
+    document_id = document_id_of(request)
 
     def read() -> DocumentInfo:
         return api.service.library.of_document(document_id).document(document_id)
 
-    return _sent(schemas.document_response(await api.readers.run(read)))
+    return sent(schemas.document_response(await api.readers.run(read)))
 
 
 @get(
@@ -172,7 +130,7 @@ async def show_document(request: AnyRequest) -> ASGIApp:
             gives={JSON: schemas.TextResponse},
             problems=(400, 404, 409, 503),
             query=schemas.TextQuery,
-            path=_ID_PARAMETER,
+            path=DOCUMENT_ID,
         )
     },
 )
@@ -180,20 +138,13 @@ async def show_text(request: AnyRequest) -> ASGIApp:
     """Show a piece of a text."""
     api = api_of(request)
     query = read_query(request, schemas.TextQuery)
-    document_id = _document_id(request)
+    document_id = document_id_of(request)
 
     def read() -> TextSlice:
         collection = api.service.library.of_document(document_id)
         return collection.text(document_id, start=query.start, end=query.end, version=query.version)
 
-    return _sent(schemas.text_response(await api.readers.run(read)))
-
-
-def _document_id(request: AnyRequest) -> str:
-    given = str(request.path_params["document_id"])
-    if not _DOCUMENT_ID.fullmatch(given):
-        raise UnknownDocument("There is no such document or source.")
-    return given
+    return sent(schemas.text_response(await api.readers.run(read)))
 
 
 @get(
@@ -202,7 +153,7 @@ def _document_id(request: AnyRequest) -> str:
 )
 async def healthz() -> ASGIApp:
     """Say that the process answers."""
-    return _sent(schemas.AliveResponse())
+    return sent(schemas.AliveResponse())
 
 
 @get(
@@ -216,7 +167,7 @@ async def healthz() -> ASGIApp:
 async def readyz(request: AnyRequest) -> ASGIApp:
     """Say whether the service can answer; asks nothing upstream."""
     api = api_of(request)
-    return _sent(schemas.ready_response(await api.readers.run(api.service.ready)))
+    return sent(schemas.ready_response(await api.readers.run(api.service.ready)))
 
 
 @get(

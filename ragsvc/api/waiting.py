@@ -3,8 +3,9 @@
 import asyncio
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from litestar.types import Receive
@@ -49,6 +50,25 @@ async def while_there(
 async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+class Places:
+    """So many at once, and no queue."""
+
+    def __init__(self, most: int) -> None:
+        """For one event loop."""
+        self._free = most
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place. Raises Overloaded."""
+        if self._free <= 0:
+            raise Overloaded("too many uploads at once; try again in a moment")
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
 
 
 class Readers:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import httpx2
 import numpy as np
@@ -29,7 +28,6 @@ from ragsvc.errors import (
 )
 from ragsvc.providers import openai_wire as wire
 from ragsvc.providers.openai_errors import Call, Refusal, from_refusal
-from ragsvc.providers.openai_transport import Connections
 from ragsvc.settings import OPENAI_DIMENSIONS, OPENAI_URL
 from ragsvc.types import ChatReply, Message, Moderated, Prompt, Role
 
@@ -74,7 +72,6 @@ class Server:
             api_key=api_key or _NO_KEY,
             max_retries=0,
             timeout=httpx2.Timeout(timeout, connect=min(CONNECT_TIMEOUT, timeout)),
-            http_client=_http_client(),
         )
         # The SDK reads these from the environment, and would name them to every compatible server.
         self._client.organization = self._client.project = None
@@ -103,13 +100,6 @@ class Server:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.close()
-
-
-def _http_client() -> httpx2.AsyncClient | None:
-    """Return a client by our own transport, or None for the SDK's, which knows the way through proxies."""
-    if getproxies():
-        return None
-    return openai.DefaultAsyncHttpxClient(transport=Connections())
 
 
 def _check(url: str, api_key: str | None) -> None:

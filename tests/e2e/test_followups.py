@@ -113,9 +113,10 @@ def test_follow_ups_over_the_own_docs(local):
     """The table's rows about this project: more passages are found and cited with history than without."""
     figures = _table(local, OWN)
     assert figures["at_8"] == len(OWN)
-    assert figures["first"] >= 8
-    assert figures["alone_first"] <= 5
-    assert figures["cited"] >= 6 > figures["cited_alone"]
+    # No floors: every edit of the docs moves the figures by one or two.
+    assert figures["at_8"] > figures["alone_at_8"]
+    assert figures["first"] > figures["alone_first"]
+    assert figures["cited"] > figures["cited_alone"]
 
 
 def test_a_chinese_follow_up_finds_its_passage(tmp_path):

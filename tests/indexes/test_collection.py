@@ -48,7 +48,9 @@ def paths(collection: Collection, word: str) -> list[str]:
 @given(st.sets(st.integers(0, 59), max_size=8), st.integers(1, 12))
 def test_hits_carry_the_marks_that_hold_for_them(starts: set[int], width: int) -> None:
     """A hit has the mark that holds where it begins and those inside it, as a plain scan of all marks finds them."""
-    marks = tuple(Mark(start, {"row": start, "sheet": "A"}) for start in sorted(starts))
+    marks = tuple(
+        Mark(start, {"row": start, "sheet": "A"} if start % 2 else {}, ("A", str(start))) for start in sorted(starts)
+    )
     text = "\n".join(["apple" + "x" * width] * 20)[:60].ljust(60, "z")
     with tempfile.TemporaryDirectory() as folder, Collection.create(Path(folder), "abc123", SPEC) as collection:
         put(collection, collection.add_source("/d", "folder"), replace(upsert("a", text), marks=marks))
@@ -57,8 +59,9 @@ def test_hits_carry_the_marks_that_hold_for_them(starts: set[int], width: int) -
             before = [mark for mark in marks if mark.start <= hit.start][-1:]
             assert list(hit.marks) == before + inside
             for offset in range(hit.start, hit.end):
-                expected = [mark.position for mark in marks if mark.start <= offset][-1:] or [None]
-                assert hit.position_at(offset) == expected[0]
+                (expected,) = [mark for mark in marks if mark.start <= offset][-1:] or [Mark(0, {}, hit.heading_path)]
+                assert hit.position_at(offset) == (expected.position or None)
+                assert hit.heading_path_at(offset) == expected.heading_path
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,7 @@ def test_hits_carry_the_marks_that_hold_for_them(starts: set[int], width: int) -
         (Mark(3, {"row": 1}), Mark(3, {"row": 2})),
         (Mark(-1, {"row": 1}),),
         (Mark(5, {"row": 1}),),
-        (Mark(0, {}),),
+        (Mark(0, {"row": 1}, ("\ud800",)),),
         (Mark(0, {"row": True}),),
         (Mark(0, {"sheet": "\ud800"}),),
         (Mark(0, {"\udfff": 1}),),

@@ -141,6 +141,23 @@ def folder_instead(path: Path) -> None:
     path.mkdir()
 
 
+def test_loading_reads_the_segments_before_any_search(folder, collection, source, caplog) -> None:
+    """After `load` a search needs no file; a file that is damaged then is rebuilt then."""
+    fill(collection, source, "a")
+    collection.fold()
+    before = answers(collection)
+    flip(folder / "segments" / collection.generations()[0].segments[0].file)
+    with caplog.at_level(logging.WARNING, "indexes"), Collection.open(folder) as opened:
+        opened.load()
+        assert "rebuilt" in caplog.text
+    with Collection.open(folder) as opened:
+        opened.load()
+        shutil.rmtree(folder / "segments")
+        caplog.clear()
+        assert answers(opened) == before
+        assert caplog.text == ""
+
+
 @pytest.mark.parametrize("damage", [flip, truncate, empty, Path.unlink])
 def test_a_damaged_file_costs_no_answer_and_is_rebuilt(folder, collection, source, damage, caplog) -> None:
     """A flipped bit, a short, empty or missing file: same answers, a log line, a new file, and silence after that."""

@@ -73,3 +73,9 @@ def test_fingerprint_is_of_the_surroundings_alone() -> None:
     there = borders.fingerprint(left + right, 16)
     assert borders.fingerprint("more before " + left + right + " and behind", 28) == there
     assert borders.fingerprint(left + right.upper(), 16) != there
+
+
+def test_what_may_join_is_looked_at() -> None:
+    """The quick look for characters that may join a neighbour misses none of those that do."""
+    every = "".join(map(chr, (*range(0x300, 0xD800), *range(0xE000, 0x110000))))
+    assert not [match[0] for match in borders._JOINING.finditer(borders._MAY_JOIN.sub("", every))]

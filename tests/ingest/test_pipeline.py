@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from indexes.collection import Collection
-from indexes.types import ChunkSpec, EmbeddingSpec, FileStat, IndexSpec
+from indexes.types import ChunkSpec, EmbeddingSpec, FileStat, IndexSpec, Mark
 from ingest import pipeline, preparing, walk
 from ingest.errors import InputRefused, PathError, RunLocked, TooManyRemovals
 from ingest.protocols import Embedded, RequestLimits
 from ingest.readers import registry
-from ingest.types import IngestOptions, IngestPlan, IngestReport
+from ingest.types import Document, IngestOptions, IngestPlan, IngestReport, Section
 from tests.ingest.readers.zipped import word_file
 
 SPEC = IndexSpec(EmbeddingSpec("counting", 8), ChunkSpec(tokens=32, overlap=4))
@@ -603,3 +604,31 @@ def test_a_given_document_that_cannot_be_read_leaves_what_stands_there(world):
     assert [rejection.path for rejection in report.rejected] == ["one.txt"]
     assert world.visible() == {"one.txt": "the first upload"}
     assert world.collection.status().stale_documents == 0
+
+
+def test_each_place_of_a_joined_passage_knows_its_own_headings(world):
+    """A chunk that holds several small sections gives the headings above each of its characters."""
+    world.close()
+    world.collection = Collection.create(world.base / "large", "abc124", replace(SPEC, chunks=ChunkSpec()))
+    world.write("a.md", "# Pump\n\nIt hums.\n\n## Start\n\nTurn it.\n\n## Stop\n\nPush it.\n")
+    world.index()
+    (hit,) = world.collection.search("push", None, 5, "lexical").hits
+    assert hit.heading_path == ("Pump",)
+    text = world.collection.text(hit.document_id).text
+    found = {word: hit.heading_path_at(text.index(word)) for word in ("hums", "## Start", "Turn", "Push")}
+    start = ("Pump", "Start")
+    assert found == {"hums": ("Pump",), "## Start": start, "Turn": start, "Push": ("Pump", "Stop")}
+    assert hit.position_at(hit.start) is None
+
+
+def test_marks_join_positions_and_headings():
+    """Wherever the position or the headings change a mark begins, with both; a text without either has none."""
+    sections = (Section(0, 4, ("A",)), Section(4, 9, ("A",)), Section(9, 12, ("A", "B")))
+    marks = (Mark(0, {"sheet": "A"}), Mark(6, {"sheet": "A", "row": 2}))
+    document = Document("x" * 12, sections, "text/plain", marks=marks)
+    assert preparing.marks_of(document) == (
+        Mark(0, {"sheet": "A"}, ("A",)),
+        Mark(6, {"sheet": "A", "row": 2}, ("A",)),
+        Mark(9, {"sheet": "A", "row": 2}, ("A", "B")),
+    )
+    assert preparing.marks_of(replace(document, sections=sections[:2], marks=())) == ()

@@ -110,7 +110,7 @@ def test_damaged_vocabulary(damage: str, tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / "_vocab" / "cl100k_base.tiktoken.gz").write_bytes(content)
     monkeypatch.setattr(tokens.resources, "files", lambda package: tmp_path)
     with pytest.raises(VocabularyError, match=r"cl100k_base.*install"):
-        tokens.encoding.__wrapped__()
+        tokens._vocabulary.__wrapped__()
 
 
 PIECES = [

@@ -358,6 +358,16 @@ def test_a_path_around_a_known_root_is_refused(root: Path, tmp_path: Path) -> No
         resolve(str(root), [source(file)])
 
 
+def test_folders_that_are_left_out_are_not_looked_into(root: Path) -> None:
+    """The folder of a given real path is passed over at any depth; one whose name begins alike is not."""
+    for path in ("a/data/store.db", "a/data/x/y.md", "a/database/z.md", "b.md"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text("x")
+    found = scan(root, left_out={os.path.realpath(root / "a" / "data")})
+    assert [file.path for file in found.files] == ["a/database/z.md", "b.md"]
+    assert found.rejections == ()
+
+
 def test_a_missing_path_needs_permission_and_a_past(root: Path) -> None:
     """A missing PATH is refused; `allow_empty` accepts it where it was indexed before."""
     gone = root / "gone"

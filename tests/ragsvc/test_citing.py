@@ -136,9 +136,12 @@ def test_blank_passages_and_answers() -> None:
 def test_a_citation_says_where_its_quote_begins_in_the_file():
     """A citation has the position of the row that its quote begins in, not of its passage's first row."""
     text = "The pump holds 5 bar.\nThe valve opens at 7 bar.\nThe tank is green."
-    marks = tuple(Mark(100 + at, {"sheet": "Parts", "row": row}) for row, at in enumerate((0, 22, 48), start=2))
+    marks = tuple(
+        Mark(100 + at, {"sheet": "Parts", "row": row}, ("Parts", str(row)))
+        for row, at in enumerate((0, 22, 48), start=2)
+    )
     passage = Passage(1, hit(text, 100, 1, heading_path=("Parts",), marks=marks))
     _, (citation,) = cite("The valve opens at 7 bar [1].", [passage])
     assert citation.position == {"sheet": "Parts", "row": 3}
-    assert citation.heading_path == ("Parts",)
+    assert citation.heading_path == ("Parts", "3")
     assert cite("The valve opens at 7 bar [1].", [Passage(1, hit(text, 100, 1))])[1][0].position is None

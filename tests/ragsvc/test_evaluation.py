@@ -119,6 +119,27 @@ def test_an_edited_set_pays_for_the_edit_and_forgets_what_is_gone(measured, fold
     assert (edited["documents"], edited["plan"]["inputs"]) == (len(TEXTS) - 1, 1)
 
 
+def test_a_text_that_was_emptied_is_found_no_more(measured, folder):
+    """Its last text is gone with it, and not measured as if it still stood there."""
+    assert measured("--legs", "lexical")["documents"] == len(TEXTS)
+    rows = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
+    emptied = [row | {"text": " "} if row["id"] == "otters" else row for row in rows]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in emptied))
+    (folder / "spans.jsonl").unlink()
+    assert measured("--legs", "lexical")["documents"] == len(TEXTS) - 1
+
+
+def test_a_dry_run_leaves_the_last_set_as_it_was(measured, folder, tmp_path):
+    """What is gone from the corpus is forgotten by a run, not by its plan."""
+    measured("--legs", "lexical")
+    rows = (folder / "corpus.jsonl").read_text().splitlines(keepends=True)
+    (folder / "corpus.jsonl").write_text("".join(row for row in rows if '"copy"' not in row))
+    measured("--legs", "lexical", "--dry-run")
+    (store,) = (tmp_path / "data" / "evaluations").rglob("store.db")
+    with Collection.open(store.parent) as collection:
+        assert collection.status().documents == len(TEXTS)
+
+
 def test_words_alone_need_no_embedding(measured, openai):
     """--legs lexical sends nothing anywhere, and what it measures is what the lexical leg has beside the others."""
     alone = measured("--legs", "lexical")

@@ -64,6 +64,8 @@ def test_a_query_without_a_relevant_document_is_not_measured(folder):
         ("qrels.tsv", b"query_id\tdoc_id\tscore\nnone\totters\t1\n", r"qrels.tsv line 2: .*query 'none'"),
         ("qrels.tsv", b"query_id\tdoc_id\tscore\nsleep\tnone\t1\n", r"qrels.tsv line 2: .*document 'none'"),
         ("qrels.tsv", b"query_id\tdoc_id\tscore\nsleep\totters\tyes\n", r"qrels.tsv line 2: .*'yes'"),
+        ("qrels.tsv", b"query_id\tdoc_id\tscore\nsleep\totters\t1000000000\n", r"qrels.tsv line 2: .*six digits"),
+        ("qrels.tsv", b"query_id\tdoc_id\tscore\nsleep\totters\t" + b"9" * 5000, r"qrels.tsv line 2: .*six digits"),
         ("qrels.tsv", b"query_id\tdoc_id\tscore\nsleep\ttea\t1\nsleep\ttea\t1\n", r"qrels.tsv line 3: .*before"),
         ("qrels.tsv", b"query_id\tdoc_id\tscore\nsleep\totters\t0\n", r"qrels.tsv has no score above 0"),
         ("spans.jsonl", b'{"query_id": "sleep", "doc_id": "tea", "start": 5, "end": 5}\n', r"line 1: 5 to 5 is no"),

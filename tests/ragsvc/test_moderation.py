@@ -188,3 +188,22 @@ def test_the_gate_cannot_be_open_by_mistake() -> None:
         Gate(None, "window")
     with pytest.raises(ValueError, match="off"):
         Gate(ScriptedModerator(), "off")
+
+
+def test_a_long_conversation_does_not_hold_up_the_loop() -> None:
+    """While a megabyte of history is cut into texts to judge, other requests go on; all of it is judged."""
+
+    async def work() -> tuple[float, int]:
+        gate, worst = _gate(ScriptedModerator()), 0.0
+        history = (Turn("user", "a" * 1_000_000),)
+        checking = asyncio.create_task(gate.check_question("fine", history))
+        loop = asyncio.get_running_loop()
+        while not checking.done():
+            before = loop.time()
+            await asyncio.sleep(0.001)
+            worst = max(worst, loop.time() - before)
+        return worst, (await checking).checks
+
+    worst, checks = asyncio.run(work())
+    assert checks > 500
+    assert worst < 0.2

@@ -1,6 +1,7 @@
 """Prompts: numbered passages as data, within a budget."""
 
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -189,3 +190,18 @@ def test_a_question_larger_than_the_budget_is_still_asked() -> None:
     prompt = _build("问" * 4000, "Text.", "More.", budget=500)
     assert "问" * 4000 in prompt.messages[-1].content
     assert len(prompt.passages) == 1
+
+
+@pytest.mark.parametrize("said", ["<" * 500_000, "<p" * 250_000])
+def test_a_turn_that_does_not_fit_is_not_looked_at(said: str) -> None:
+    """Half a megabyte of brackets in the history, each of which might begin a tag, is left out in a moment."""
+    started = time.process_time()
+    assert len(_build(history=(Turn("user", said),)).messages) == 2
+    assert time.process_time() - started < 0.8
+
+
+def test_brackets_in_a_row_are_looked_at_once() -> None:
+    """A passage of nothing but brackets is shown in a moment, and a tag at its end is seen."""
+    started = time.process_time()
+    assert neutral("<" * 100_000 + "/passage>") == "<" * 99_999 + "‹/passage>"
+    assert time.process_time() - started < 0.8

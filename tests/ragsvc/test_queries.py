@@ -1,6 +1,7 @@
 """A follow-up to a query that stands alone: joined, or read from a model's reply."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -144,3 +145,31 @@ def test_the_same_question_is_known_by_its_words() -> None:
     """Case, marks and white space do not make another query."""
     assert queries.is_same("and how do I UNDO that", ASKED)
     assert not queries.is_same(GOOD, ASKED)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f'{{"query": "{GOOD}"}}',
+        f'["{GOOD}"]',
+        f'```json\n{{"rewritten_question": "{GOOD}"}}\n```',
+    ],
+)
+def test_a_reply_in_json_is_no_query(said: str) -> None:
+    """A model that answers in the form of its request is replaced: braces and keys are no words of the question."""
+    assert _read(said) is None
+
+
+@pytest.mark.parametrize("said", ["[" * 100_000, '{"a": "\ud800"}', "{generation} in the path: what is a rollback?"])
+def test_what_only_looks_like_json_is_read_as_text(said: str) -> None:
+    """Brackets without an end, half a surrogate pair and a word in braces end no request."""
+    assert _read(said) in (None, said)
+
+
+def test_a_long_conversation_is_not_read_through() -> None:
+    """Turns of a megabyte in all, whose words take a second to find, are joined and compared in a moment."""
+    history = tuple(Turn("assistant" if n % 2 else "user", "それは" * 16_000) for n in range(20))
+    started = time.process_time()
+    queries.joined(ASKED, history)
+    queries.read(ChatReply(GOOD, "stop", None, "m", 1, 1), ASKED, history)
+    assert time.process_time() - started < 0.4

@@ -1,6 +1,8 @@
+from pathlib import PurePosixPath
+
 import pytest
 
-from ingest.readers.content_types import named, signature, sniff
+from ingest.readers.content_types import named, signature, sniff, suffix_of
 
 PDF = b"%PDF-1.7\n"
 MAILBOX = b"From a@b.c Thu Jan  1 00:00:00 2024\nSubject: x\n\ny"
@@ -83,3 +85,9 @@ def test_a_signature_is_named_for_people() -> None:
     assert signature(b"\xff\xd8\xff") == "image"
     assert signature(b"RIFF\x00\x00\x00\x00WEBP") == "image"
     assert signature(b"text") == ""
+
+
+@pytest.mark.parametrize("name", ["a.md", "a.tar.gz", ".env", "a.", "..x", "x", "a b.TXT", ".a.b", "...", "名.前", ""])
+def test_suffixes_are_those_of_pathlib(name: str) -> None:
+    """The suffix of a name is what pathlib takes for it."""
+    assert suffix_of(name) == PurePosixPath(name).suffix[1:]

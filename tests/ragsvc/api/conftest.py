@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from ragsvc.api.app import create_app
-from ragsvc.api.routes import Limits
+from ragsvc.api.handling import Limits
 from tests.ragsvc.api.shelf import Shelf
 
 

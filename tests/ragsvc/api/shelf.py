@@ -186,6 +186,16 @@ def blocked_answer(question: Question) -> Answer:
     )
 
 
+class IdleRunner:
+    """There are no jobs."""
+
+    async def start(self):
+        pass
+
+    async def stop(self):
+        pass
+
+
 class Shelf:
     """The parts of the in-memory service, for tests to look into and to script."""
 
@@ -196,4 +206,8 @@ class Shelf:
         self.readiness = Readiness(True, {"chat": "local", "embedding": "local"}, {"default": 7}, "window")
 
     def service(self) -> Service:
-        return Service(Settings(_env_file=None), self.library, self.retriever, self.answering, lambda: self.readiness)
+        settings = Settings(_env_file=None)
+        # Uploads and jobs have tests of their own, over a real data directory.
+        return Service(
+            settings, self.library, self.retriever, self.answering, lambda: self.readiness, None, IdleRunner()
+        )

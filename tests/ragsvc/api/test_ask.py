@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ragsvc.api.routes import Limits
+from ragsvc.api.handling import Limits
 from ragsvc.errors import EmbeddingUnavailable, RateLimited
 from ragsvc.types import ModerationSummary, Turn
 from tests.ragsvc.api.conftest import serving

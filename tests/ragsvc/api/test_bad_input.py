@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ragsvc.api.routes import Limits
+from ragsvc.api.handling import Limits
 from tests.ragsvc.api.conftest import serving
 from tests.ragsvc.api.shelf import document_id
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from indexes.errors import StorageFull
-from ragsvc.api.routes import Limits
+from ragsvc.api.handling import Limits
 from tests.ragsvc.api.conftest import serving
 from tests.ragsvc.api.shelf import ROOT, TEXTS, document_id
 

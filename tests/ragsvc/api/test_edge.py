@@ -65,6 +65,47 @@ def test_only_named_hosts_are_served():
         assert server.raw(twice).startswith(b"HTTP/1.1 400")
 
 
+SITES = [
+    ({}, True),
+    ({"Sec-Fetch-Site": "same-origin"}, True),
+    ({"Sec-Fetch-Site": "none"}, True),
+    ({"Sec-Fetch-Site": "cross-site"}, False),
+    ({"Sec-Fetch-Site": "same-site"}, False),
+    ({"Sec-Fetch-Site": "nonsense"}, False),
+    ({"Origin": "http://HOST"}, True),
+    ({"Origin": "https://HOST"}, True),
+    ({"Origin": "http://evil.example"}, False),
+    ({"Origin": "http://127.0.0.1:1"}, False),
+    ({"Origin": "http://HOST.evil.example"}, False),
+    ({"Origin": "null"}, False),
+    ({"Origin": ""}, False),
+    ({"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}, False),
+    ({"Origin": "http://proxied.example", "Sec-Fetch-Site": "same-origin"}, True),
+]
+
+
+@pytest.mark.parametrize(("headers", "taken"), SITES)
+def test_what_another_sites_page_sends_changes_nothing(server, headers, taken):
+    """A request that may change something is a 403 when a browser says that a page of another site sent it.
+
+    Reading is not refused: without a grant the page can't see the answer.
+    """
+    host = f"127.0.0.1:{server.port}"
+    sent = {name: value.replace("HOST", host) for name, value in headers.items()}
+    for method, path in (
+        ("POST", "/search"),
+        ("POST", "/documents?path=x"),
+        ("DELETE", f"/documents/{document_id(1)}"),
+        ("DELETE", "/collections/default"),
+        ("POST", "/nope"),
+    ):
+        if taken and path != "/search":
+            continue
+        reply = server.send(method, path, b'{"query": "start"}', {"Content-Type": "application/json", **sent})
+        assert (reply.status, taken or reply.json["code"]) == ((200, True) if taken else (403, "cross_site"))
+    assert server.send("GET", "/documents", headers=sent).status == 200
+
+
 def test_one_log_line_a_request_without_what_was_asked():
     """The access line has method, route, status, time and bytes, and neither question, path values nor query."""
     with serving() as server, capture_logs() as lines:

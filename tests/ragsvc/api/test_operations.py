@@ -7,10 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ragsvc.api.app import described
+from ragsvc.api.app import ROUTES, described
 from ragsvc.api.operations import document
 from ragsvc.api.page import page
-from ragsvc.api.routes import ROUTES
 
 CONTRACT = {
     ("post", "/ask"),
@@ -18,6 +17,15 @@ CONTRACT = {
     ("get", "/documents"),
     ("get", "/documents/{document_id}"),
     ("get", "/documents/{document_id}/text"),
+    ("post", "/documents"),
+    ("delete", "/documents/{document_id}"),
+    ("get", "/collections"),
+    ("post", "/collections"),
+    ("get", "/collections/{name}"),
+    ("delete", "/collections/{name}"),
+    ("get", "/jobs"),
+    ("get", "/jobs/{job_id}"),
+    ("delete", "/jobs/{job_id}"),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/schema"),
@@ -51,13 +59,29 @@ def test_every_route_is_described_once(spec):
 def test_problems_have_their_shape_and_type(spec):
     """Each error response of each route is the problem shape under its own content type; 503 names Retry-After."""
     for shown in operations(spec).values():
-        errors = {status: response for status, response in shown["responses"].items() if status != "200"}
+        errors = {status: response for status, response in shown["responses"].items() if status >= "400"}
         assert "500" in errors
         for status, response in errors.items():
             [(kind, content)] = response["content"].items()
             assert kind == "application/problem+json"
             assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
             assert ("Retry-After" in response.get("headers", {})) == (status == "503")
+
+
+def test_what_is_refused_to_other_sites_is_described(spec):
+    """Every operation that may change something, and no other, says that it can be a 403."""
+    for (method, _), shown in operations(spec).items():
+        assert ("403" in shown["responses"]) == (method != "get")
+
+
+def test_the_upload_is_described(spec):
+    """POST /documents takes a form or bytes, answers 202 or 201; removals answer without a body."""
+    upload = operations(spec)["post", "/documents"]
+    assert set(upload["requestBody"]["content"]) == {"multipart/form-data", "application/octet-stream"}
+    shapes = {status: upload["responses"][status]["content"]["application/json"]["schema"] for status in ("201", "202")}
+    assert [shape["$ref"].rpartition("/")[2] for shape in shapes.values()] == ["UploadResponse", "JobAccepted"]
+    for path in ("/documents/{document_id}", "/collections/{name}"):
+        assert "content" not in operations(spec)["delete", path]["responses"]["204"]
 
 
 def test_every_reference_leads_somewhere(spec):
