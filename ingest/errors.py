@@ -8,7 +8,7 @@ IngestError
 ├── SettingsError         chunk size, overlap or limits make no sense
 ├── VocabularyError       the shipped vocabulary is missing or damaged
 └── Rejected              one document can't be read; carries the contract's reason
-    └── NotGiven          the system, or a limit, does not give its bytes; tried again in every run
+    └── NotGiven          the system, or a limit, does not give its bytes or its reader; tried again in every run
 """
 
 from ingest.types import RejectionReason
@@ -53,4 +53,4 @@ class Rejected(IngestError):
 
 
 class NotGiven(Rejected):
-    """The bytes of a file can't be had, or not now: no reader has judged them."""
+    """The bytes of a file, or what its reader needs, can't be had, or not now: no reader has judged them."""

@@ -36,7 +36,7 @@ def reading(kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except Rejected:
+    except (Rejected, ImportError):  # a library that is missing says nothing of the document
         raise
     except (MemoryError, RecursionError) as error:
         raise Rejected("limit", f"this {kind} asks for more memory or nesting than a document may") from error

@@ -28,7 +28,9 @@ _MAX_BYTES_PER_CHARACTER = 4
 _SAMPLE = 65_536
 _CONTROLS = bytes({*range(32), 127} - set(b"\t\n\v\f\r\x1b"))
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# What shifts ISO-2022-JP into another set of signs, as Outlook and others write it: kanji, half-width kana, ASCII.
 _JAPANESE_MAIL = re.compile(rb"\x1b\$[@B]")
+_JAPANESE_SHIFT = re.compile(rb"\x1b(\$[@B]|\([BJI])")
 
 # What browsers take these labels for (https://encoding.spec.whatwg.org/#names-and-labels), as Python calls it.
 _LABELS = {
@@ -156,7 +158,7 @@ def _decode(data: bytes, declared: str) -> Decoded:
     if not found and marked not in ("", "utf-8"):
         raise Rejected("encoding", f"begins as {marked} but is not; save it as UTF-8")
     if not found and _JAPANESE_MAIL.search(data):
-        found = _strictly(data, "iso2022_jp")
+        found = _strictly(data, "iso2022_jp") or _japanese_mail(data)
     found = found or _strictly(data, "utf-8") or _strictly(data, _codec(declared)) or _nearly_utf8(data)
     if not found:
         found = _strictly(data, guess(data)) or _nearly_ascii(data)
@@ -172,6 +174,19 @@ def _strictly(data: bytes, codec: str) -> Decoded | None:
         return Decoded(data.decode(codec), codec)
     except (UnicodeError, LookupError):
         return None
+
+
+def _japanese_mail(data: bytes) -> Decoded | None:
+    """Decode ISO-2022-JP with what its standard lacks and its users write: half-width kana, numbers in circles."""
+    first, *shifted = _JAPANESE_SHIFT.split(data)
+    pieces = [first]
+    for shift, raw in zip(shifted[::2], shifted[1::2], strict=True):
+        if shift.startswith(b"$"):  # two bytes a sign; line ends stay what they are
+            pieces.append(bytes(byte | 0x80 if byte > 0x20 else byte for byte in raw))
+        else:
+            pieces.append(b"".join(b"\x8e%c" % (byte | 0x80) for byte in raw) if shift == b"(I" else raw)
+    found = None if b"\x1b" in b"".join(pieces) else _strictly(b"".join(pieces), "euc_jis_2004")
+    return found and Decoded(found.text, "iso2022_jp")
 
 
 def _codec(label: str) -> str:

@@ -41,15 +41,18 @@ def read(data: bytes, content_type: str) -> Document:
     """
     archive = Archive(data, _KIND)
     at, book = _package(archive)
-    chapters = list(_spine(book, posixpath.dirname(at)))
+    chapters = list(_spine(archive, book, posixpath.dirname(at)))
     _require_open(archive, {name for _, name in chapters})
     present = [(number, name) for number, name in chapters if name in archive]
     if chapters and not present:
         raise Rejected("damaged", "none of its chapters is in it")
     flow = Flow()
+    tags = 0
     for number, name in present:
         flow.mark({"chapter": number})
-        _add(flow, archive.read(name, _PAGE_BYTES))
+        page = archive.read(name, _PAGE_BYTES)
+        tags = xml_parts.require_few_tags(page, xml_parts.MAX_TAGS, tags)
+        _add(flow, page)
     if not flow.length:
         raise archive.without_text()
     return Document(
@@ -84,10 +87,10 @@ def _package(archive: Archive) -> tuple[str, Element]:
     return at, xml_parts.tree(archive.read(at), _KIND, document_type=True)
 
 
-def _spine(book: Element, folder: str) -> Iterator[tuple[int, str]]:
+def _spine(archive: Archive, book: Element, folder: str) -> Iterator[tuple[int, str]]:
     """Yield the numbers, from 1, and the names of the chapters in reading order."""
     pages = {
-        node.get("id", ""): posixpath.normpath(posixpath.join(folder, unquote(node.get("href", "").partition("#")[0])))
+        node.get("id", ""): _member(archive, folder, node.get("href", ""))
         for node in _named(book, "item")
         if node.get("media-type", "").lower() in _PAGES
     }
@@ -99,13 +102,20 @@ def _spine(book: Element, folder: str) -> Iterator[tuple[int, str]]:
             yield number, name
 
 
+def _member(archive: Archive, folder: str, href: str) -> str:
+    """Return the name of what a reference names. Some programs name members as they are referred to, `%20` and all."""
+    written = href.partition("#")[0]
+    plain, literal = (posixpath.normpath(posixpath.join(folder, name)) for name in (unquote(written), written))
+    return literal if plain not in archive and literal in archive else plain
+
+
 def _require_open(archive: Archive, chapters: set[str]) -> None:
     """Raise Rejected `password` for a book whose chapters are encrypted."""
     if _ENCRYPTION not in archive:
         return
     for one in _named(xml_parts.tree(archive.read(_ENCRYPTION), _KIND), "EncryptedData"):
         method = next((node.get("Algorithm", "") for node in _named(one, "EncryptionMethod")), "")
-        names = {unquote(node.get("URI", "")) for node in _named(one, "CipherReference")}
+        names = {_member(archive, "", node.get("URI", "")) for node in _named(one, "CipherReference")}
         if method not in _FONTS_ONLY and names & chapters:
             raise Rejected("password", "it is protected against copying (DRM) and can't be read")
 

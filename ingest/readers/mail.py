@@ -1,6 +1,7 @@
 """Mail: one message (EML) or many (mbox), as a person reads them: a short head, the words, what is attached.
 
-Of alternatives the plain one is taken, the HTML one where the plain one is a stub. Attachments of a kind that has a
+Of alternatives the plain one is taken, the HTML one where the plain one is a stub; what else there is of them (a
+calendar's entry) repeats them. Attachments of a kind that has a
 reader are read with it and stand under their name; the others are named. Nothing is fetched. Formats: RFC 5322 and
 2045 to 2049; mbox as in RFC 4155, with `>From ` for a line of the text that begins so.
 """
@@ -30,6 +31,11 @@ MAX_MESSAGES = 50_000
 MAX_PARTS = 100_000
 """Parts of all messages of a document together."""
 _MAX_NESTING = 8
+_MAX_OPEN = 50
+"""Multiparts, one in another. The parser's time grows with them for every line: 5 s for 2 MB here."""
+_BOUNDARY = re.compile(
+    rb"\bboundary[*\d]*[ \t]*=[ \t]*\"?([^\"\s;]{1,200})|^--([^\r\n]{1,200})--[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
+)
 _MAX_LISTED = 20
 _STUB = 3
 """A plain alternative with fewer than a third of the letters of the HTML one only says that there is another."""
@@ -97,10 +103,22 @@ def _split(data: bytes) -> list[bytes]:
 def _parse(raw: bytes) -> Message:
     if any(found.end() - found.start() > _MAX_FIELD for found in _FIELD.finditer(raw)):
         raise Rejected("limit", f"a field of its head has more than {_MAX_FIELD:,} bytes")
+    _require_shallow(raw)
     try:
         return message_from_bytes(raw)
     except RecursionError as error:
         raise Rejected("limit", "its parts are nested too deeply") from error
+
+
+def _require_shallow(raw: bytes) -> None:
+    """Raise Rejected `limit` for more than _MAX_OPEN multiparts that are declared and not ended."""
+    left_open: set[bytes] = set()
+    for declared, ended in _BOUNDARY.findall(raw):
+        if declared:
+            left_open.add(declared)
+        left_open.discard(ended)
+        if len(left_open) > _MAX_OPEN:
+            raise Rejected("limit", f"more than {_MAX_OPEN} parts, one in another")
 
 
 def _parse_head(raw: bytes) -> Message:
@@ -181,7 +199,7 @@ class _Reading:
         subject = _header(message, "Subject")
         start = self.flow.next_start
         lines = [f"{name}: {value}" for name in _HEAD if (value := _header(message, name))]
-        names = list(_attachment_names(message))
+        names = [_name(part) for part in _attachments(message)]
         if names:
             lines.append(f"Attachments: {', '.join(names)}")
             self._listed += [name for name in names if level == 1]
@@ -269,15 +287,20 @@ class _Reading:
 
 
 def _chosen(part: Message, kind: str) -> list[Message]:
-    """Return the parts of a multipart to be read: all, or one alternative."""
+    """Return the parts of a multipart to be read: all, or one alternative and what is attached in the other."""
     parts = _inner(part)
     if kind != "multipart/alternative":
         return parts
     plain = next((inner for inner in parts if inner.get_content_type() == "text/plain"), None)
-    rich = next((inner for inner in reversed(parts) if inner.get_content_type() != "text/plain"), None)
+    rich = next((inner for inner in reversed(parts) if _is_page(inner)), None)
     if plain is None or rich is None:
         return [inner for inner in (plain or rich,) if inner]
-    return [rich if _letters(plain) * _STUB < _letters(rich) else plain]
+    return [rich] if _letters(plain) * _STUB < _letters(rich) else [plain, *_attachments(rich)]
+
+
+def _is_page(part: Message) -> bool:
+    """Whether an alternative is HTML, alone or with what it shows. Others are for programs, as a calendar's entry."""
+    return part.is_multipart() or part.get_content_type() == "text/html"
 
 
 def _letters(part: Message) -> int:
@@ -293,24 +316,27 @@ def _letters(part: Message) -> int:
     return len(data) if part.get_content_maintype() == "text" else 0
 
 
-def _attachment_names(message: Message) -> Iterator[str]:
-    """Name the attachments of a message, without those of messages inside it."""
+def _attachments(message: Message) -> Iterator[Message]:
+    """Yield the parts of a message that have a name, without those of messages inside it."""
     waiting = [message]
     while waiting:
         part = waiting.pop()
         if part.get_content_type() == "message/rfc822" or not part.is_multipart():
-            if part is not message and (name := _name(part)):
-                yield name
+            if part is not message and _name(part):
+                yield part
         else:
             waiting += reversed(_inner(part))
 
 
 def _name(part: Message) -> str:
-    """Return an attachment's file name on one line, empty for a part that is a body."""
+    """Return an attachment's file name on one line, one of ours for want of one; empty for a part that is a body."""
     try:
         name = part.get_filename()
     except Exception:  # noqa: BLE001 - as in `_header`
         name = None
+    kind = part.get_content_type()
+    if not name and part.get_content_disposition() == "attachment" and not kind.startswith("message/"):
+        name = "attachment.html" if kind == "text/html" else "attachment"
     if not name:
         return ""
     mime = Message()

@@ -19,7 +19,7 @@ from ingest.readers.archive import Archive
 from ingest.readers.titles import authored
 
 _XML: Final = ".xml"
-_FOREIGN: Final = "customXml/"  # other programs' data, in whatever form
+_UNREAD: Final = ("customXml/", "xl/pivotCache/pivotCacheRecords")  # other programs' data, copies of cells
 _RELATIONS: Final = ".rels"
 _PROPERTIES: Final = "docProps/core.xml"
 _OTHER_PROPERTIES: Final = ".psmdcp"  # as .NET names them
@@ -34,7 +34,8 @@ class Package:
     def __init__(
         self, data: bytes, kind: str, *, streamed: str = "", slim: Callable[[str, bytes], bytes | None] | None = None
     ) -> None:
-        """Check and copy. Parts in the folder `streamed` may have MAX_STREAMED_TAGS, others MAX_TAGS. `slim`
+        """Check and copy. Each part in the folder `streamed` may have MAX_STREAMED_TAGS, the others together
+        MAX_TAGS. `slim`
         makes of a part, by its name, what of it is wanted, None for nothing.
 
         Raises Rejected `damaged`, `limit` or `password`.
@@ -43,12 +44,15 @@ class Package:
         self.archive = archive
         self.stream = io.BytesIO()
         self._kind = kind
+        tags = 0
         with zipfile.ZipFile(self.stream, "w") as copy:
             for name in archive.names:
-                read = name.endswith(_RELATIONS) or (name.endswith(_XML) and not name.startswith(_FOREIGN))
+                read = name.endswith(_RELATIONS) or (name.endswith(_XML) and not name.startswith(_UNREAD))
                 part = _part(archive, name, kind) if read else b""
-                long = streamed and name.startswith(streamed)
-                xml_parts.require_few_tags(part, xml_parts.MAX_STREAMED_TAGS if long else xml_parts.MAX_TAGS)
+                if streamed and name.startswith(streamed):
+                    xml_parts.require_few_tags(part, xml_parts.MAX_STREAMED_TAGS)
+                else:
+                    tags = xml_parts.require_few_tags(part, xml_parts.MAX_TAGS, tags)
                 wanted = slim(name, part) if slim else part
                 if wanted is not None:
                     copy.writestr(zipfile.ZipInfo(name), wanted)

@@ -1,6 +1,6 @@
 """OpenDocument: text (ODT), presentations (ODP) and spreadsheets (ODS), as LibreOffice and others write them.
 
-Headings are sections; notes and comments follow the paragraph they are anchored in; a text document's headers and
+Headings are sections; notes and a text's comments follow the paragraph they are anchored in; a text's headers and
 footers stand once, at the end. A slide is a section with its number as a mark, a sheet one with a mark for each row.
 Format: https://docs.oasis-open.org/office/OpenDocument/v1.3/.
 """
@@ -33,6 +33,8 @@ _DC: Final = "{http://purl.org/dc/elements/1.1/}"
 _TITLE_LEVEL: Final = 0
 _MAX_SPACES: Final = 100
 _MAX_COLUMNS: Final = 1_000
+_MAX_CELLS: Final = 5_000_000
+"""Cells of a file's sheets, with those that say no more than how often they are repeated."""
 _PARAGRAPHS: Final = frozenset((f"{_TEXT}p", f"{_TEXT}h"))
 _CHARACTERS: Final = {f"{_TEXT}tab": "\t", f"{_TEXT}line-break": "\n"}
 # What is deleted, declared, or filled in by the program.
@@ -48,7 +50,8 @@ _UNREAD: Final = frozenset(
         f"{_SHOW}notes",
     )
 )
-_NOTES: Final = frozenset((f"{_TEXT}note", f"{_OFFICE}annotation"))
+_COMMENT: Final = f"{_OFFICE}annotation"
+_NOTES: Final = frozenset((f"{_TEXT}note", _COMMENT))
 _MARGINS: Final = frozenset(
     f"{_STYLE}{name}" for name in ("header", "header-left", "header-first", "footer", "footer-left", "footer-first")
 )
@@ -116,6 +119,7 @@ class _Reader:
         self.flow = Flow()
         self.hidden = 0
         self._slide = 0
+        self._looked_at = 0
         self._listed = False
         self._after_item = False
         styles = list(content.iterfind(f"{_OFFICE}automatic-styles/{_STYLE}style"))
@@ -182,7 +186,7 @@ class _Reader:
     def _anchored(self, found: _Paragraph) -> None:
         listed, self._listed = self._listed, False
         for node in found.anchored:
-            if node.tag == f"{_OFFICE}annotation":
+            if node.tag == _COMMENT:
                 words = row([_paragraph(inner).text for inner in node.iter(f"{_TEXT}p")])
                 self.flow.add(words and f"Comment: {words}")
             elif node.tag == f"{_TEXT}note":
@@ -214,7 +218,12 @@ class _Reader:
         number, last = 1, 0
         for line in _rows(sheet):
             anchored = _Paragraph()
-            shown = [_cell(cell, anchored) for cell, times in _cells(line) for _ in range(times)]
+            shown: list[str] = []
+            for cell, times in _cells(line):
+                self._looked_at += times
+                if self._looked_at > _MAX_CELLS:
+                    raise Rejected("limit", f"more than {_MAX_CELLS:,} cells")
+                shown += [_cell(cell, anchored)] * times
             if text := row(shown):
                 if not last:
                     self.flow.mark({"sheet": name})
@@ -222,6 +231,7 @@ class _Reader:
                 self.flow.mark({"sheet": name, "row": number})
                 self.flow.add(text, LINE if last and last == number - 1 else BLOCK)
                 last = number
+            anchored.anchored = [node for node in anchored.anchored if node.tag != _COMMENT]
             self._anchored(anchored)
             number += _number(line, f"{_TABLE}number-rows-repeated")
 
@@ -237,7 +247,7 @@ class _Reader:
         else:
             self.flow.open_section()
         for shape in shapes:
-            if shape is not title and shape.tag not in _UNREAD:
+            if shape is not title and shape.tag not in _UNREAD and shape.tag != _COMMENT:
                 self._blocks_of(shape)
         for notes in page.iterfind(f"{_SHOW}notes"):
             for shape in notes:

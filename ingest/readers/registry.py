@@ -4,7 +4,7 @@ import hashlib
 from pathlib import PurePosixPath
 from types import ModuleType
 
-from ingest.errors import Rejected
+from ingest.errors import NotGiven, Rejected
 from ingest.readers import (
     containers,
     epub,
@@ -107,6 +107,8 @@ def _read(path: str, data: bytes, depth: int) -> Document:
         words = has_words(document.text)
     except Rejected:
         raise
+    except ImportError as error:  # the installation is at fault and not the file, which is to be tried again
+        raise NotGiven("crash", f"the reader lacks a library ({type(error).__name__})") from error
     except Exception as error:  # the reason must not carry the document's text, so the error's name has to do
         raise Rejected("crash", f"the reader failed ({type(error).__name__})") from error
     if not words:

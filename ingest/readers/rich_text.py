@@ -1,4 +1,5 @@
-r"""RTF: the running text with its footnotes; paragraphs with an outline level open sections.
+r"""RTF: the running text with footnotes and text boxes where they are anchored; paragraphs with an outline level open
+sections.
 
 A reader of tokens with a stack of groups, as the specification describes readers (Rich Text Format 1.9.1, "Conventions
 of an RTF Reader"). Fonts, styles, headers, pictures, embedded objects, field instructions, deleted and hidden text are
@@ -42,6 +43,10 @@ _LEFT_OUT_NAMES = (
 _LEFT_OUT = frozenset(_LEFT_OUT_NAMES.split())
 # Of the groups that readers may leave out (`\*`), those whose text belongs to the document.
 _KEPT = frozenset(("shptxt", "shprslt", "result", "ud", "footnote", "nesttableprops"))
+# Groups in a paragraph whose own paragraphs say nothing of it: a note, the number of an item, a text box.
+_INSIDE = frozenset(("footnote", "listtext", "shptxt"))
+# What is read in a group that is left out, and that group.
+_READ_WITHIN = {"ud": "upr", "shptxt": "shpinst"}
 _CHARACTERS = {
     "line": "\n",
     "tab": "\t",
@@ -61,6 +66,7 @@ _SYMBOLS = {"~": "\u00a0", "_": "\u2011", "{": "{", "}": "}", "\\": "\\"}
 _CELL_ENDS = frozenset(("cell", "nestcell"))
 _ROW_ENDS = frozenset(("row", "nestrow"))
 _PARAGRAPH_ENDS = frozenset(("par", "sect", "page"))
+_PARAGRAPH_PROPERTIES = frozenset(("pard", "outlinelevel", "intbl", "trowd"))
 _CHARSETS = {
     77: "mac_roman",
     128: "cp932",
@@ -81,6 +87,7 @@ _CHARSETS = {
     255: "cp850",
 }
 """Windows character sets by number; every other one is the document's code page."""
+_MAC_PAGES = {10000: "mac_roman", 10006: "mac_greek", 10007: "mac_cyrillic", 10029: "mac_latin2", 10081: "mac_turkish"}
 
 
 def read(data: bytes, content_type: str) -> Document:
@@ -110,6 +117,8 @@ class _Group:
     r"""Characters behind a `\u` that stand for it in readers without Unicode."""
     within: str = ""
     """`fonttbl`, `title`, or running text."""
+    inside: bool = False
+    """Inside a paragraph, which goes on behind it."""
 
 
 @dataclass
@@ -179,13 +188,15 @@ class _Reader:
     def _property(self, word: str, argument: int | None) -> bool:
         """Take in what holds for the document or the paragraph; return whether the word is one of those."""
         if word == "ansicpg":
-            self._code_page = _codec(f"cp{argument}")
+            self._code_page = _codec(_MAC_PAGES.get(argument or 0, f"cp{argument}"))
         elif word in ("mac", "pc", "pca"):
             self._code_page = {"mac": "mac_roman", "pc": "cp437", "pca": "cp850"}[word]
         elif word == "deff":
             self._default_font = argument or 0
         elif word == "fcharset" and self._group.within == "fonttbl":
             self._fonts[self._group.font] = _CHARSETS.get(argument or 0, "")
+        elif word in _PARAGRAPH_PROPERTIES and self._group.inside:
+            pass
         elif word == "pard":
             self._level, self._in_row = 0, False
         elif word == "outlinelevel" and not self._group.left_out:
@@ -201,15 +212,22 @@ class _Reader:
             self._group = replace(self._group, left_out=True, within=word)
         elif word == "title" and self._outer and self._outer[-1].within == "info":
             self._group = replace(self._group, left_out=False, within=word)
-        elif word == "ud" and self._outer and self._outer[-1].within == "upr":
+        elif word in _READ_WITHIN and self._outer and self._outer[-1].within == _READ_WITHIN[word]:
             self._group = replace(self._outer[-2] if len(self._outer) > 1 else self._group, within="")
+            self._open_inside(word)
         elif word in _LEFT_OUT or (optional and word not in _KEPT):
             self._group = replace(self._group, left_out=True, within=word)
-        elif word == "footnote":
-            self._add(" ")
+        elif word in _INSIDE:
+            self._open_inside(word)
         else:
             return False
         return True
+
+    def _open_inside(self, word: str) -> None:
+        if word in _INSIDE:
+            self._group = replace(self._group, inside=True)
+        if word in ("footnote", "shptxt"):
+            self._add(" ")
 
     def _look(self, word: str, argument: int | None) -> None:
         """Take in how the following characters look, as far as it matters: their font, whether they are hidden."""
@@ -266,6 +284,8 @@ class _Reader:
             return
         if word in _CELL_ENDS:
             self._paragraph.append(CELL)
+        elif self._group.inside:
+            self._paragraph.append(" ")
         elif word in _ROW_ENDS:
             self._end_paragraph(row=True)
             self._in_row = False

@@ -327,8 +327,18 @@ def _inline(parent: Any, found: _Paragraph) -> None:
             found.pieces.append(_equation(node))
         elif tag in _NOTES:
             found.notes.append((_NOTES[tag], node.get(f"{_W}id", "")))
-        elif tag in _DRAWN or tag == _ALTERNATIVES:
+        elif tag in _DRAWN:
             found.boxes += _boxes(node)
+        elif tag == _ALTERNATIVES:
+            _alternatives(node, found)
+
+
+def _alternatives(node: Any, found: _Paragraph) -> None:
+    """Collect the boxes of the first alternative, or the words of the last: an emoji is a sign there, as in `w:t`."""
+    boxes = list(_boxes(node))
+    found.boxes += boxes
+    if not boxes and len(node):
+        _inline(node[-1], found)
 
 
 def _hidden(run: Any) -> bool:

@@ -26,6 +26,9 @@ MAX_CELLS: Final = 20_000_000
 """Cells that are looked at. A row is as wide as its last cell, and one that the file leaves out counts as well."""
 _ROW: Final = 10
 """What a row costs besides its cells."""
+_EMPTY_ROW: Final = 2
+"""What an empty one costs: a sheet may say no more than that its last row is there."""
+_MAX_ROWS: Final = 1_048_576
 
 _KIND: Final = "Excel workbook"
 _SHEETS: Final = "xl/worksheets/"
@@ -44,6 +47,8 @@ _SLIM_STYLES: Final = (
     "<fills><fill><patternFill/></fill></fills><borders><border/></borders>"
     "<cellStyleXfs><xf/></cellStyleXfs><cellXfs>{}</cellXfs></styleSheet>"
 )
+# How the format writes what XML has no sign for, a carriage return above all: `_x000D_`.
+_ESCAPED: Final = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _MIDNIGHT: Final = dt.time()
 _NO_NAME: Final = re.compile(
     r"(?:sheet|tabelle|feuil|hoja|foglio|planilha|blad|ark|arkusz|list|лист|工作表|シート)\W*\d*", re.IGNORECASE
@@ -135,7 +140,7 @@ class _Budget:
         self._left = MAX_CELLS
 
     def spend(self, cells: int) -> None:
-        self._left -= _ROW + cells
+        self._left -= _ROW + cells if cells else _EMPTY_ROW
         if self._left < 0:
             raise Rejected("limit", f"more than {MAX_CELLS:,} cells")
 
@@ -145,6 +150,8 @@ def _read_sheet(flow: Flow, sheet: Any, budget: _Budget) -> None:
     sheet.reset_dimensions()  # what a file says of its size is often wrong
     last = 0
     for number, cells in enumerate(sheet.iter_rows(), 1):
+        if number > _MAX_ROWS:
+            raise Rejected("limit", f"more than {_MAX_ROWS:,} rows")
         budget.spend(len(cells))
         line = CELL.join(_shown(cells))
         if not line:
@@ -167,16 +174,25 @@ def _shown(cells: Any) -> Iterator[str]:
 
 def _show(value: Any, cell: Any) -> str:
     if isinstance(value, str):
-        return value
+        return _ESCAPED.sub(lambda sign: chr(int(sign[1], 16)), value) if "_x" in value else value
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
     if isinstance(value, (int, float)):
-        if "%" not in cell.number_format and isinstance(value, int):
+        percent = "%" in _number_format(cell)
+        if not percent and isinstance(value, int):
             return str(value)
         # 15 digits are what the program computes with; more are noise such as 0.30000000000000004.
-        return f"{value * 100:.15g}%" if "%" in cell.number_format else f"{value:.15g}"
+        return f"{value * 100:.15g}%" if percent else f"{value:.15g}"
     if isinstance(value, dt.datetime):
         return value.date().isoformat() if value.time() == _MIDNIGHT else value.isoformat(" ", "seconds")
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
     return str(value)
+
+
+def _number_format(cell: Any) -> str:
+    """Return a cell's number format, "" where the workbook does not define it: some programs name what is not there."""
+    try:
+        return str(cell.number_format)
+    except IndexError:
+        return ""

@@ -53,7 +53,8 @@ def tree(xml: bytes, kind: str, *, document_type: bool = False) -> Element:
         return root
 
 
-def require_few_tags(xml: bytes, limit: int = MAX_TAGS) -> None:
-    """Raise Rejected `limit` for XML of more tags."""
-    if (tags := xml.count(b"<")) > limit:
+def require_few_tags(xml: bytes, limit: int = MAX_TAGS, before: int = 0) -> int:
+    """Return the tags of XML and of what came `before` it. Raises Rejected `limit` for more than that."""
+    if (tags := before + xml.count(b"<")) > limit:
         raise Rejected("limit", f"{tags:,} XML tags, the limit is {limit:,}")
+    return tags

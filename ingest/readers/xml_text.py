@@ -112,7 +112,21 @@ def _is_line(node: Node) -> bool:
     """Whether an element is read as one line: it has words of its own, or no elements, and is not too long."""
     if not any(isinstance(part, Node) for part in node.parts):
         return True
-    return any(isinstance(part, str) and part.strip() for part in node.parts) and len(node.text()) <= _LINE_LENGTH
+    return any(isinstance(part, str) and part.strip() for part in node.parts) and _is_short(node)
+
+
+def _is_short(node: Node) -> bool:
+    """Whether all texts below, and as many parts, stay within a line; no more than that is looked at."""
+    left = _LINE_LENGTH
+    waiting = [node]
+    while waiting and left >= 0:
+        for part in waiting.pop().parts:
+            left -= len(part) if isinstance(part, str) else 1
+            if left < 0:
+                break
+            if isinstance(part, Node):
+                waiting.append(part)
+    return left >= 0
 
 
 def _spaced(node: Node) -> str:

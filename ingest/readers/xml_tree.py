@@ -145,8 +145,9 @@ def _behind(text: str, mark: str, begin: int) -> int:
 
 
 def _behind_document_type(text: str, begin: int) -> int:
-    end, subset = text.find(">", begin), text.find("[", begin)
-    return _behind(text, "]>", subset) if 0 <= subset < end else _behind(text, ">", begin)
+    end = _behind(text, ">", begin)
+    subset = text.find("[", begin, end)  # no further: each of many declarations would be a search through the file
+    return end if subset < 0 else _behind(text, "]>", subset)
 
 
 def _unescape(text: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from ingest.errors import InputRefused, PathError, RunLocked, TooManyRemovals
 from ingest.protocols import Embedded, RequestLimits
 from ingest.readers import registry
 from ingest.types import Document, IngestOptions, IngestPlan, IngestReport, Section
+from tests.ingest.readers.zipped import word_file
 
 SPEC = IndexSpec(EmbeddingSpec("counting", 8), ChunkSpec(tokens=32, overlap=4))
 
@@ -336,6 +338,18 @@ def test_a_rejected_file_is_not_read_again(world, opened, monkeypatch):
         newer.setattr(registry, "FINGERPRINT", "readers of tomorrow")
         assert _rejected(world.index()) == expected
         assert sorted(opened) == ["film.txt", "other.bin"]
+
+
+def test_a_library_that_is_missing_condemns_no_file(world, monkeypatch):
+    """A file whose reader can't be loaded is a `crash` that is not remembered: it is read once the library is back."""
+    (world.folder / "a.docx").write_bytes(word_file("<w:p><w:r><w:t>words</w:t></w:r></w:p>"))
+    world.write("b.txt", "more words")
+    _age(world.folder / "a.docx", world.folder / "b.txt")
+    with monkeypatch.context() as broken:
+        broken.setitem(sys.modules, "docx.package", None)
+        assert _rejected(world.index()) == [("a.docx", "crash")]
+    assert _rejected(world.index()) == []
+    assert world.visible()["a.docx"] == "words"
 
 
 def test_nothing_is_written_for_a_rejected_file_that_stays(world):

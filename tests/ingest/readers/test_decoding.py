@@ -174,3 +174,10 @@ def test_any_bytes_decode_or_are_rejected(data: bytes, label: str) -> None:
     text.encode("utf-8")
     assert reason == "encoding"
     assert isinstance(looks_binary(data), bool)
+
+
+def test_japanese_mail_is_read_as_it_is_written() -> None:
+    """Signs that ISO-2022-JP lacks and mail programs write in it all the same, and half-width kana, are no junk."""
+    raw = b"\x1b$B-!2q5D-j\x1b(B\r\n\x1b(IC=D\x1b(B ok \x1b$B$G$9\x1b(J"
+    assert decode(raw, "iso-2022-jp").text == "①会議㈱\r\nﾃｽﾄ ok です"
+    assert decode(raw).encoding == "iso2022_jp"

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.readers import flow
+from ingest.readers import flow, xml_parts
 from ingest.readers.registry import read
 from ingest.types import Document
 from tests.ingest.readers.documents import check, outline, reason_of
@@ -73,6 +73,13 @@ def test_the_title_is_the_books_or_the_first_heading() -> None:
 def test_elements_that_close_themselves_are_empty(tag: str) -> None:
     """What XML allows and an HTML parser takes for an opened element swallows nothing of the chapter."""
     assert document(f"<head><{tag}/></head><body><p>seen</p><br/><hr /><p>all</p></body>").text == "seen\n\nall"
+
+
+def test_members_may_be_named_as_they_are_referred_to() -> None:
+    """A chapter whose name in the container is written with `%20` is found; the plain name comes first."""
+    members = members_of(book("<p>one</p>", "<p>two</p>"))
+    members["O E/text%20%C3%A4/1.xhtml"] = members.pop("O E/text ä/1.xhtml")
+    assert check(read("a.epub", zipped(members))).text == "one\n\ntwo"
 
 
 def test_encodings_are_those_of_pages() -> None:
@@ -150,3 +157,10 @@ def test_missing_parts_are_no_crash() -> None:
     for name in SAMPLE:
         rest = {other: part for other, part in SAMPLE.items() if other != name}
         assert reason_of("a.epub", zipped(rest)) in ("", "damaged", "unsupported"), name
+
+
+def test_the_tags_of_all_chapters_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chapters that are each within the limit are `limit` where they are not so together."""
+    monkeypatch.setattr(xml_parts, "MAX_TAGS", 100)
+    assert reason_of("a.epub", book("a" + "<p>" * 60)) == ""
+    assert reason_of("a.epub", book("a" + "<p>" * 60, "b" + "<p>" * 60)) == "limit"

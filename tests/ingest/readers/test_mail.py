@@ -51,6 +51,37 @@ def test_the_plain_alternative_is_taken_unless_it_is_a_stub() -> None:
     assert read("a.eml", stub.as_bytes()).text.endswith("Rich words.")
 
 
+def test_an_attachment_without_a_name_is_read() -> None:
+    """It is told by its bytes, as one with a name is, and listed."""
+    letter = message("Words.")
+    letter.add_attachment(rb"{\rtf1 Attached words.\par}", "application", "rtf")
+    document = check(read("a.eml", letter.as_bytes()))
+    assert document.text.endswith("Attachments: attachment\n\nWords.\n\nattachment\n\nAttached words.")
+
+
+@pytest.mark.parametrize("kinds", [("plain", "html"), ("plain",), ("html",)])
+def test_an_invitation_is_its_words(kinds: tuple[str, ...]) -> None:
+    """A calendar's entry among the alternatives, however long, does not take the place of the words."""
+    invitation = EmailMessage()
+    invitation.make_alternative()
+    for kind in kinds:
+        invitation.add_alternative("Come to the budget meeting.", subtype=kind)
+    invitation.add_alternative("BEGIN:VCALENDAR\r\n" + "X-NOTE:for programs only\r\n" * 40, subtype="calendar")
+    assert read("a.eml", invitation.as_bytes()).text == "Come to the budget meeting."
+
+
+def test_what_is_attached_in_an_alternative_is_read() -> None:
+    """Apple Mail puts attachments inside the HTML alternative; with the plain one taken, they are read all the same."""
+    rich = EmailMessage()
+    rich.set_content("<p>The report.", subtype="html")
+    rich.add_attachment("Revenue rose.", filename="report.txt")
+    both = message("The report.")
+    both.make_alternative()
+    both.attach(rich)
+    document = check(read("a.eml", both.as_bytes()))
+    assert document.text.endswith("Attachments: report.txt\n\nThe report.\n\nreport.txt\n\nRevenue rose.")
+
+
 def test_attachments_are_read_by_their_readers_and_named() -> None:
     """A text, a page and a mail in a mail stand under their names with their headings; a picture is only named."""
     made = message("See attached.")
@@ -158,6 +189,8 @@ def nested(depth: int) -> bytes:
     [
         (HEAD + b"Content-Type: message/rfc822\n\n" * 3_000 + b"\nx", "limit"),
         (b"".join(b"Content-Type: multipart/mixed; boundary=%d\n\n--%d\n" % (n, n) for n in range(2_000)), "limit"),
+        (b"".join(b"Content-Type: multipart/mixed; boundary=%d\n\n--%d\n" % (n, n) for n in range(60)), "limit"),
+        (b"".join(b"Content-Type: multipart/mixed; boundary=%d\n\n--%d--\n" % (n, n) for n in range(60)), "empty"),
         (HEAD + b"Content-Type: text/plain; " + b"a*0=b; " * 100_000 + b"\n\nx", "limit"),
         (nested(2), ""),
         (nested(500), ""),

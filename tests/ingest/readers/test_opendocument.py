@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -128,6 +130,16 @@ def test_sheets_are_marked_by_row() -> None:
     assert made.metadata == {"hidden_sheets": 1}
 
 
+@pytest.mark.parametrize("text", ["a", ""])
+def test_repeated_cells_are_bounded(text: str) -> None:
+    """A small file whose cells say that they stand there a thousand times each is refused, and quickly."""
+    one = f'<table:table-cell table:number-columns-repeated="1000">{p(text)}</table:table-cell>'
+    sheet = f'<table:table table:name="S"><table:table-row>{one * 6_000}</table:table-row></table:table>'
+    started = time.perf_counter()
+    assert reason_of("a.ods", file(sheet, "spreadsheet")) == "limit"
+    assert time.perf_counter() - started < 10
+
+
 def test_slides_are_marked_by_number() -> None:
     """The title comes first and heads the slide; the notes come last; what the program fills in is left out."""
 
@@ -173,3 +185,13 @@ def test_parts_with_damage_are_read_or_rejected(kind: str, changes: list[tuple[i
     for at, new in changes:
         part[at % len(part) : at % len(part) + len(new)] = new
     assert reason_of("a.odt", zipped({"mimetype": KIND + kind, name: bytes(part)})) in ("", "damaged", "empty", "limit")
+
+
+def test_comments_of_slides_and_cells_are_left_out() -> None:
+    """As in PowerPoint and Excel; what they hang on is read."""
+    said = f"<office:annotation>{p('said of it')}</office:annotation>"
+    frame = f"<draw:frame><draw:text-box>{p('words')}</draw:text-box></draw:frame>"
+    assert document(f"<draw:page>{said}{frame}</draw:page>", "presentation").text == "words"
+    row = f"<table:table-row><table:table-cell>{said}{p('1')}</table:table-cell></table:table-row>"
+    sheet = f'<table:table table:name="S">{row}{cells("2")}</table:table>'
+    assert document(sheet, "spreadsheet").text == "S\n\n1\n2"

@@ -92,3 +92,20 @@ def test_hostile_fields_and_font_tables_take_linear_time() -> None:
 def test_any_tokens_are_survived(tokens: list[str]) -> None:
     """Whatever the order of tokens, a document or a reason comes out."""
     assert reason_of("a.rtf", b"{\\rtf1 " + "".join(tokens).encode("latin-1")) != "crash"
+
+
+def test_notes_numbers_and_boxes_stay_in_their_paragraph() -> None:
+    """A heading with a list's number or a note in it is one, and a text box is read where it is anchored."""
+    body = (
+        r"\pard\outlinelevel0{\listtext\pard\plain 1.\tab}One{\footnote \pard\plain the note\par}\par\pard"
+        r" before{\shp{\*\shpinst\shptop0{\sp{\sn a}{\sv b}}{\shptxt\pard in the box\par}}{\shprslt{\*\do x}}}after\par"
+        r"{\header{\shp{\*\shpinst{\shptxt unseen\par}}}}"
+    )
+    document = check(read("a.rtf", f"{HEAD}{body}}}".encode()))
+    assert [section.heading_path for section in document.sections] == [("1. One the note",)]
+    assert " ".join(document.text.split()) == "1. One the note before in the box after"
+
+
+def test_the_code_pages_of_macs_are_known() -> None:
+    """Word for the Mac names its code page by a number of Windows that Python does not know."""
+    assert text_of(r"It\'d5s caf\'8e", r"{\rtf1\mac\ansicpg10000 ") == "It\u2019s café"

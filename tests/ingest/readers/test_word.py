@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.readers import flow
+from ingest.readers import flow, xml_parts
 from ingest.readers.registry import read
 from ingest.types import Document
 from tests.ingest.readers.documents import check, outline, reason_of
@@ -273,3 +273,21 @@ def test_missing_parts_are_no_crash() -> None:
         rest = {other: part for other, part in SAMPLE.items() if other != name}
         assert reason_of("a.docx", zipped(rest)) in ("", "damaged", "unsupported"), name
         assert reason_of("a.docx", zipped(SAMPLE | {name: b""})) in ("", "damaged", "unsupported"), name
+
+
+def test_an_emoji_is_read_from_its_fallback() -> None:
+    """Word writes an emoji as a symbol of its own and, as an alternative, as a character."""
+    emoji = (
+        "<w:r><mc:AlternateContent><mc:Choice Requires='w16se'><wps:symEx/></mc:Choice>"
+        "<mc:Fallback><w:t>😊</w:t></mc:Fallback></mc:AlternateContent></w:r>"
+    )
+    assert text(paragraph(run("Nice ") + emoji + run("!"))) == "Nice 😊!"
+
+
+def test_the_tags_of_all_parts_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts that are each within the limit are `limit` where they are not so together."""
+    header = f"<w:hdr {W}>{'<w:p/>' * 60}</w:hdr>"
+    parts = {f"header{number}": header for number in range(3)}
+    monkeypatch.setattr(xml_parts, "MAX_TAGS", 160)
+    assert reason_of("a.docx", word_file(paragraph("words"), dict(list(parts.items())[:1]))) == ""
+    assert reason_of("a.docx", word_file(paragraph("words"), parts)) == "limit"

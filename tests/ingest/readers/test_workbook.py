@@ -87,6 +87,20 @@ def test_formulas_are_the_values_they_had() -> None:
     assert check(read("a.xlsx", with_sheet(rows))).text == "Sheet\n\n2 | 3".replace("Sheet", "Data")
 
 
+def test_escapes_are_the_signs_they_stand_for() -> None:
+    """`_x000D_`, which Excel writes for a carriage return in a cell, is no word."""
+    assert document(of_rows(["one_x000D_\ntwo", "snake_xylo_"])).text == "Data\n\none two | snake_xylo_"
+
+
+def test_a_format_that_is_not_there_is_none() -> None:
+    """A cell with a style or a number format that the workbook does not define spoils no workbook."""
+    members = members_of(with_sheet('<row r="1"><c s="1"><v>3</v></c><c s="9"><v>4</v></c></row>'))
+    members["xl/styles.xml"] = (
+        f'<styleSheet xmlns="{MAIN}"><cellXfs><xf/><xf numFmtId="164"/></cellXfs></styleSheet>'.encode()
+    )
+    assert check(read("a.xlsx", zipped(members))).text == "Data\n\n3 | 4"
+
+
 def test_hidden_sheets_are_left_out_and_counted() -> None:
     """What a person does not see is not an answer's source."""
     book = of_rows(["seen"])
@@ -145,6 +159,18 @@ def test_endless_sheets_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason_of("a.xlsx", with_sheet('<row><c r="XFD1"><v>1</v></c></row>' * 10)) == "limit"
     monkeypatch.setattr(flow, "MAX_MARKS", 3)
     assert reason_of("a.xlsx", saved(of_rows(["a"], ["b"], ["c"]))) == "limit"
+
+
+def test_the_last_row_of_several_sheets_is_read() -> None:
+    """A format that was given to whole columns leaves a million empty rows in a sheet, no reason to refuse it."""
+    rows = b'<row r="1"><c><v>1</v></c></row><row r="1048576"><c><v>2</v></c></row>'
+    book = of_rows(["x"])
+    for number in (2, 3):
+        book.create_sheet(f"S{number}")
+    members = members_of(saved(book))
+    sheet = f'<worksheet xmlns="{MAIN}"><sheetData>'.encode() + rows + b"</sheetData></worksheet>"
+    made = check(read("a.xlsx", zipped(members | {SHEET.replace("1", str(n)): sheet for n in (1, 2, 3)})))
+    assert [dict(mark.position).get("row") for mark in made.marks] == [None, 1, 1048576] * 3
 
 
 def test_macros_and_templates_are_read() -> None:

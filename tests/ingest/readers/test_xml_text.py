@@ -1,5 +1,7 @@
 """XML of any kind, feeds, and XML that is out to do harm."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,6 +163,18 @@ def test_what_is_not_well_formed_is_read_as_far_as_it_goes(text: str, words: str
 def test_depth_is_bounded(text: str, reason: str) -> None:
     """Deep nesting is `limit`, well-formed or not; what has no words is `empty`."""
     assert reason_of("a.xml", text.encode()) == reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<a>&x;" + "<!a>" * 1_000_000, "<a>t" * 150 + "<b>c</b>" * 100_000 + "</a>" * 150],
+    ids=["declarations", "words around elements"],
+)
+def test_time_grows_with_the_size_alone(text: str) -> None:
+    """Neither declarations without an end nor words at every depth make the reader go over the rest again and again."""
+    started = time.perf_counter()
+    assert reason_of("a.xml", text.encode()) == ""
+    assert time.perf_counter() - started < 10
 
 
 def test_elements_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
