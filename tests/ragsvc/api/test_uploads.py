@@ -113,6 +113,15 @@ def test_metadata_is_kept_filtered_by_and_part_of_what_stands_there(room):
     assert len(room.embedder.texts) == sent
 
 
+def test_metadata_of_another_kind_is_a_change(room):
+    """The same bytes with 1, then true, then 1.0 are three versions, for a filter tells the first two apart."""
+    for version, value in enumerate(("1", "true", "1.0"), 1):
+        reply = room.form([("a.md", OTTERS)], {"metadata": f'{{"draft": {value}}}'})
+        assert [document["version"] for document in reply.json["documents"]] == [version]
+    asked = {"query": "otters", "filter": {"key": "draft", "op": "eq", "value": 1}, "mode": "lexical"}
+    assert room.send("POST", "/search", json.dumps(asked), {"Content-Type": "application/json"}).json["hits"]
+
+
 def test_a_document_whose_reader_gives_metadata_is_known_again(room):
     """A file with metadata of its own is unchanged when it comes again, with and without more."""
     latin = "Größe\n".encode("cp1252")
