@@ -3,11 +3,14 @@
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from filelock import FileLock
 
 from ragsvc.api.form import MAX_FILES
 from ragsvc.api.handling import Limits
+from ragsvc.upload_run import APPLY_LOCK
 from tests.ragsvc.api.rooms import BOUNDARY, FORM, form, open_room
 from tests.ragsvc.api.test_bad_input import assert_problem
 
@@ -293,6 +296,28 @@ def test_a_client_that_leaves_or_stalls_leaves_nothing(tmp_path):
             time.sleep(0.01)
         assert left(room) == []
         assert room.get("/jobs")["jobs"] == []
+
+
+def test_a_body_is_discarded_however_busy_the_writers_are(tmp_path):
+    """A client that leaves while no more writes are taken leaves nothing, and its bytes are not counted any more."""
+    with open_room(tmp_path, limits=Limits(reads=1)) as room:
+        [document] = room.raw("a.md", OTTERS).json["documents"]
+        head = b"POST /documents?path=b.md HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", room.port)) as client:
+            client.sendall(head + b"half")
+            until = time.monotonic() + 5
+            while not left(room) and time.monotonic() < until:
+                time.sleep(0.01)
+            locks = room.house.library.locks(room.house.library.open("default"))
+            with FileLock(locks / APPLY_LOCK), ThreadPoolExecutor(1) as pool:
+                removal = pool.submit(room.send, "DELETE", f"/documents/{document['id']}")
+                time.sleep(0.3)  # it waits for the lock, in the only place
+                client.close()
+                while left(room) and time.monotonic() < until:
+                    time.sleep(0.01)
+                assert left(room) == []
+                assert room.house.uploads._inbox._promised == 0
+                assert not removal.done()
 
 
 def test_slow_bodies_have_a_deadline(tmp_path):
