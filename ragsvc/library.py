@@ -126,6 +126,7 @@ class Library:
     def _opened(self, collection_id: str) -> Collection:
         with self._lock:
             if collection_id not in self._open:
+                self._close_removed()
                 try:
                     opened = Collection.open(self._folder / collection_id, delta_rows=self._delta_rows)
                 except StoreError:
@@ -134,3 +135,8 @@ class Library:
                     raise
                 self._open[collection_id] = opened
             return self._open[collection_id]
+
+    def _close_removed(self) -> None:
+        """Close what another process removed: its files take descriptors and disk for as long as they are open."""
+        for collection_id in self._open.keys() - {row.id for row in self._store.collections()}:
+            self._open.pop(collection_id).close()
