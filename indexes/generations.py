@@ -230,8 +230,11 @@ class Segments:
                 path.unlink(missing_ok=True)
 
     def bytes_on_disk(self) -> int:
-        """Return the size of all segment files."""
-        return sum(file_bytes(path) for path in self._files.iterdir())
+        """Return the size of all segment files, 0 where the collection is being removed under us."""
+        try:
+            return sum(file_bytes(path) for path in self._files.iterdir())
+        except FileNotFoundError:
+            return 0
 
 
 def last_row(segments: Sequence[Segment]) -> int:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from threadpoolctl import ThreadpoolController
 
-from indexes.errors import InvalidQuery, NotFound
+from indexes.errors import InvalidQuery, NotFound, StoreError
 from indexes.types import EmbeddingSpec
 from ingest import tokens
 from ingest.protocols import Embedded, Embedder, RequestLimits
 from ragsvc import pricing
 from ragsvc.answering import Answering
-from ragsvc.errors import ConfigurationError, EmbeddingUnavailable
+from ragsvc.errors import ConfigurationError, EmbeddingUnavailable, UnknownCollection
 from ragsvc.governor import LANES, GovernedChat, GovernedEmbedder, GovernedModerator, Governor, Purpose
 from ragsvc.job_runner import JobRunner
 from ragsvc.job_store import JobStore
@@ -125,10 +125,15 @@ class House:
         self.answering  # noqa: B018 - made now, so that wrong settings are found now
         degraded, generations = [], {}
         for name in self.library.names():
-            collection = self.library.open(name)
-            collection.load()
-            generations[name] = collection.generation
-            spec = collection.spec.embedding
+            try:
+                collection = self.library.open(name)
+                collection.load()
+                generation, spec = collection.generation, collection.spec.embedding
+            except (UnknownCollection, StoreError):
+                if name in self.library.names():
+                    raise
+                continue  # removed meanwhile
+            generations[name] = generation
             try:
                 self.embedder_for(spec)
             except ConfigurationError as error:

@@ -28,6 +28,8 @@ POLL_SECONDS = 1.0
 FIRST_WAIT, LONGEST_WAIT = 5.0, 900.0
 """Seconds: the wait after failure n (from 0) of an upstream is FIRST_WAIT * 2**n, at most LONGEST_WAIT."""
 PROBE_SECONDS = 900.0
+MOST_AT_ONCE = 3
+"""Collections that a process works on at once: what reads documents takes threads and memory that questions need."""
 MAX_ATTEMPTS = 8
 """Begun and not ended in order: beyond the deaths that single documents are held responsible for."""
 _TIDY_SECONDS = 600.0
@@ -93,6 +95,7 @@ class JobRunner:
         self._jobs, self._workshop = jobs, workshop
         self._wake = asyncio.Event()
         self._driving: dict[str, asyncio.Task[None]] = {}
+        self._places = asyncio.Semaphore(MOST_AT_ONCE)
         self._working: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         self._failures: dict[str, int] = {}
         self._resting: dict[str, float] = {}
@@ -112,8 +115,7 @@ class JobRunner:
         if self._main is not None:
             self._main.cancel()
         for run, task in list(self._working.values()):
-            run.stop()
-            task.cancel()
+            _end(run, task)
         tasks = [task for task in (self._main, *self._driving.values()) if task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -124,9 +126,7 @@ class JobRunner:
     async def cancelled(self, job_id: str) -> None:
         """Stop a job that this process works on; another process finds out by itself."""
         if job_id in self._working:
-            run, task = self._working[job_id]
-            run.stop()
-            task.cancel()
+            _end(*self._working[job_id])
         await self._tell()
 
     async def settled(self, job_id: str) -> Job:
@@ -163,25 +163,36 @@ class JobRunner:
                     await self._wake.wait()
 
     async def _drive(self, collection_id: str) -> None:
-        """Work on a collection's jobs while this process may and there are any."""
+        """Work on a collection's jobs while this process may, there are any, and no other collection waits."""
+        more = False
         try:
-            lock = await in_thread(lambda: self._taken(collection_id))
-            if lock is None:
-                return
-            try:
-                while not self._stopping:
-                    job = await in_thread(lambda: self._jobs.claim(collection_id))
-                    if job is None:
-                        return
-                    await self._work_on(job)
-                    await self._tell()
-            finally:
-                await in_thread(lock.release)
+            async with self._places:
+                more = await self._do_jobs(collection_id)
         except (RagsvcError, IndexesError, OSError) as error:
             _log.warning("jobs can't be worked on", collection=collection_id, error=str(error))
             self._resting[collection_id] = asyncio.get_running_loop().time() + _REST_SECONDS
         finally:
             del self._driving[collection_id]
+            if more:
+                self._wake.set()
+
+    async def _do_jobs(self, collection_id: str) -> bool:
+        """Return whether there may be more to do."""
+        lock = await in_thread(lambda: self._taken(collection_id))
+        if lock is None:
+            return False
+        try:
+            while not self._stopping:
+                job = await in_thread(lambda: self._jobs.claim(collection_id))
+                if job is None:
+                    break
+                await self._work_on(job)
+                await self._tell()
+                if self._places.locked():  # others may be waiting for a place
+                    return True
+        finally:
+            await in_thread(lock.release)
+        return False
 
     def _taken(self, collection_id: str) -> FileLock | None:
         try:
@@ -231,8 +242,7 @@ class JobRunner:
             except RagsvcError:
                 continue
             if wanted:
-                run.stop()
-                task.cancel()
+                _end(run, task)
             await self._tell()
 
     def _cleared(self, job_id: str) -> None:
@@ -275,6 +285,13 @@ class JobRunner:
         async with self._changed:
             self._turn += 1
             self._changed.notify_all()
+
+
+def _end(run: Run, task: asyncio.Task[None]) -> None:
+    """Stop an attempt. It is told once: another cancellation would cut its cleaning up short."""
+    run.stop()
+    if not task.cancelling():
+        task.cancel()
 
 
 def _code(error: Exception) -> str:

@@ -222,6 +222,8 @@ class JobStore:
                 f"WHERE job_seq = {seq} AND path = ? AND state = 'pending'",
                 values,
             )
+            # A process that got as far as that did not die of these documents.
+            connection.execute("UPDATE job SET attempts = min(attempts, 1) WHERE seq = ?", (seq,))
 
     def put_back(self, job_id: str) -> None:
         """Let a running job be taken again later, by this process or another: it was stopped in order."""

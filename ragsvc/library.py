@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from indexes.collection import Collection
-from indexes.errors import NotFound
+from indexes.errors import NotFound, StoreError
 from indexes.types import IndexSpec
 from ragsvc.errors import CollectionBusy, CollectionExists, UnknownCollection
 from ragsvc.service_store import ServiceStore
@@ -58,7 +58,10 @@ class Library:
         known = document_id.startswith(_DOCUMENT_PREFIX) and self._store.collection_name(collection_id)
         if not known:
             raise NotFound(f"there is no document {document_id!r}")
-        return self._opened(collection_id)
+        try:
+            return self._opened(collection_id)
+        except UnknownCollection:
+            raise NotFound(f"there is no document {document_id!r}") from None
 
     def of_id(self, collection_id: str) -> Collection:
         """Return a collection by its id. Raises UnknownCollection."""
@@ -123,5 +126,17 @@ class Library:
     def _opened(self, collection_id: str) -> Collection:
         with self._lock:
             if collection_id not in self._open:
-                self._open[collection_id] = Collection.open(self._folder / collection_id, delta_rows=self._delta_rows)
+                self._close_removed()
+                try:
+                    opened = Collection.open(self._folder / collection_id, delta_rows=self._delta_rows)
+                except StoreError:
+                    if self._store.collection_name(collection_id) is None:
+                        raise UnknownCollection("the collection was removed a moment ago") from None
+                    raise
+                self._open[collection_id] = opened
             return self._open[collection_id]
+
+    def _close_removed(self) -> None:
+        """Close what another process removed: its files take descriptors and disk for as long as they are open."""
+        for collection_id in self._open.keys() - {row.id for row in self._store.collections()}:
+            self._open.pop(collection_id).close()

@@ -34,7 +34,7 @@ from ingest.types import Document, IngestEvent, IngestOptions, Rejection
 from ragsvc.inbox import Inbox
 from ragsvc.indexing import price
 from ragsvc.job_store import JobStore
-from ragsvc.jobs import Job, JobFile
+from ragsvc.jobs import Job, JobFile, Metadata
 from ragsvc.protocols import DocumentReader
 
 T = TypeVar("T")
@@ -167,13 +167,13 @@ class Upload:
         if not registry.is_current(entry.path, entry.reader):
             return False
         known = self.run.collection.document(entry.document_id).metadata
-        if dict(known) == dict(self.run.job.metadata):
+        if _typed(known) == _typed(self.run.job.metadata):
             return True
         try:
             read = self.read()  # only the reader knows what of it is the document's own
         except Rejected:
             return False
-        same = dict(known) == dict(read.metadata)
+        same = _typed(known) == _typed(read.metadata)
         self._read = None if same else read
         return same
 
@@ -199,6 +199,11 @@ class Upload:
             if wary:
                 run.jobs.read(run.job.id, file.path)
         return replace(document, metadata={**document.metadata, **run.job.metadata})
+
+
+def _typed(metadata: Metadata) -> dict[str, tuple[type, str | float]]:
+    """Return metadata so that values of two kinds differ: a filter tells 1 from true, and Python does not."""
+    return {key: (type(value), value) for key, value in metadata.items()}
 
 
 class Sink:

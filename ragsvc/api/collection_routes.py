@@ -4,6 +4,7 @@ from litestar import delete, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
+from indexes.errors import StoreError
 from ragsvc.api import schemas
 from ragsvc.api.document_schemas import CollectionOut, CollectionRequest, CollectionsResponse, collection_out
 from ragsvc.api.errors import BadSpec
@@ -40,8 +41,10 @@ async def list_collections(request: AnyRequest) -> ASGIApp:
         for name in api.service.library.names():
             try:
                 listed.append(_shown(api, name))
-            except UnknownCollection:  # removed meanwhile
-                continue
+            except (UnknownCollection, StoreError):
+                if name in api.service.library.names():
+                    raise
+                continue  # removed meanwhile
         return CollectionsResponse(collections=listed)
 
     return sent(await api.readers.run(read))

@@ -102,6 +102,15 @@ def test_documents_are_decided_once(jobs):
     assert jobs.spooled_bytes() == 0
 
 
+def test_deaths_do_not_add_up_while_documents_are_decided(jobs):
+    """A job whose processes die, each after it made a document visible, is not held to be deadly."""
+    job = add(jobs, *"abcdefghijkl")
+    for path in "abcdefghijkl":
+        assert jobs.claim("abc123").attempts <= 2
+        jobs.applied(job.id, {path: f"doc_{path}"})
+    assert [jobs.claim("abc123").attempts for _ in range(3)] == [2, 3, 4]
+
+
 def test_a_removal_withdraws_what_is_pending_and_nothing_else(jobs):
     """Only pending documents of that path, in unfinished jobs of that collection, are withdrawn."""
     done, running, queued = (add(jobs, "a", "b") for _ in range(3))

@@ -3,7 +3,7 @@
 import pytest
 from filelock import FileLock
 
-from indexes.errors import NotFound
+from indexes.errors import NotFound, StoreError
 from indexes.types import ChangeSet, DocumentUpsert, EmbeddingSpec, FileStat, IndexSpec
 from ragsvc.errors import BadRequest, CollectionBusy, CollectionExists, UnknownCollection
 from ragsvc.library import Library
@@ -93,6 +93,18 @@ def test_a_collection_that_is_being_written_is_not_removed(open_library):
     assert two.open("papers").id == opened.id
     two.remove("papers")
     assert "papers" not in one.names()
+
+
+def test_what_another_process_removed_is_closed(open_library):
+    """A collection removed by one library is closed by another that had it open, when that opens the next."""
+    one, two = open_library(), open_library()
+    one.create("papers", SPEC)
+    opened, kept = two.open("papers"), two.open("default")
+    one.remove("papers")
+    two.create("books", SPEC)
+    with pytest.raises(StoreError, match="closed"):
+        opened.status()
+    assert kept.status().documents == 0
 
 
 def test_what_another_process_removed_is_gone(open_library, tmp_path):

@@ -1,6 +1,9 @@
 """Collections over HTTP: made with their own spec, listed, removed with their jobs."""
 
+import collections
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from filelock import FileLock
@@ -135,3 +138,22 @@ def test_settings_that_differ_refuse_uploads(tmp_path):
     with open_room(tmp_path, chunk_tokens=128) as room:
         assert_problem(room.raw("b.md", HERONS), 409, "spec_mismatch", "512")
         assert room.paths() == ["a.md"]
+
+
+def test_a_removal_in_their_midst_fails_no_reader(room):
+    """While a collection is made and removed over and over, lists and `/readyz` are answered by 200 all the time."""
+    over, got = threading.Event(), collections.Counter()
+
+    def read(path):
+        while not over.is_set():
+            got[path, room.send("GET", path).status] += 1
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(read, path) for path in ("/collections", "/readyz") * 2]
+        for number in range(60):
+            create(room, name=f"papers{number}")
+            assert room.send("DELETE", f"/collections/papers{number}").status == 204
+        over.set()
+        for reader in readers:
+            reader.result()
+    assert set(got) == {("/collections", 200), ("/readyz", 200)}

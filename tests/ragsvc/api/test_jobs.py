@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 
 from indexes.errors import StorageFull, StoreDamaged
+from ingest.readers import registry
 from ragsvc import job_runner
 from ragsvc.api.handling import Limits
 from ragsvc.errors import AuthenticationFailed, QuotaExhausted, RateLimited, RequestRefused, Unreachable
@@ -116,6 +117,53 @@ def test_a_running_job_stops_and_what_is_applied_stays(room):
     room.embedder.free.set()
     assert room.raw("later.md", b"later").status == 201
     assert set(room.paths()) == {"known.md", "later.md", *copies}
+
+
+def test_a_job_that_is_cancelled_while_it_applies_tells_what_it_applied(room, monkeypatch):
+    """A cancelled job ends when what it was making visible is visible, and says so, however often it is cancelled."""
+    collection = room.house.library.open("default")
+    whole, applying, free = collection.apply, threading.Event(), threading.Event()
+
+    def slow(changes):
+        applying.set()
+        assert free.wait(10)
+        return whole(changes)
+
+    monkeypatch.setattr(collection, "apply", slow)
+    job_id = upload(room, "a.md")
+    assert applying.wait(10)
+    for _ in range(3):
+        assert room.send("DELETE", f"/jobs/{job_id}").status == 202
+    time.sleep(0.5)  # several looks for cancelled jobs
+    assert room.get(f"/jobs/{job_id}")["state"] == "running"
+    free.set()
+    assert [file["state"] for file in room.job(job_id, "cancelled")["files"]] == ["applied"]
+    assert room.paths() == ["a.md"]
+
+
+def test_documents_that_take_long_to_read_leave_threads_for_others(room, monkeypatch):
+    """However many collections have jobs, few are worked on at once, and in the end all of them are done."""
+    free, reading = threading.Event(), []
+    whole = registry.read
+
+    def slow(path, data):
+        reading.append(path)
+        assert free.wait(20)
+        return whole(path, data)
+
+    monkeypatch.setattr(registry, "read", slow)
+    ids = []
+    for number in range(8):
+        assert room.send("POST", "/collections", json.dumps({"name": f"c{number}"}), JSON).status == 201
+        ids += [upload(room, path, query=f"&collection=c{number}") for path in ("a.md", "b.md")]
+    until = time.monotonic() + 10
+    while len(reading) < job_runner.MOST_AT_ONCE and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.5)  # several looks for jobs
+    assert len(reading) == job_runner.MOST_AT_ONCE
+    free.set()
+    for job_id in ids:
+        room.job(job_id, "done")
 
 
 def test_a_removal_is_not_undone_by_a_job_that_came_before_it(room):

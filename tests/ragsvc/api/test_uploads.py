@@ -3,11 +3,14 @@
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from filelock import FileLock
 
 from ragsvc.api.form import MAX_FILES
 from ragsvc.api.handling import Limits
+from ragsvc.upload_run import APPLY_LOCK
 from tests.ragsvc.api.rooms import BOUNDARY, FORM, form, open_room
 from tests.ragsvc.api.test_bad_input import assert_problem
 
@@ -111,6 +114,15 @@ def test_metadata_is_kept_filtered_by_and_part_of_what_stands_there(room):
     assert room.form([("b.txt", "naïve\n".encode("cp1252"))], {"metadata": given}).json["documents"][0]["version"] == 1
     assert room.form([("a.md", OTTERS)]).json["documents"][0]["version"] == 2
     assert len(room.embedder.texts) == sent
+
+
+def test_metadata_of_another_kind_is_a_change(room):
+    """The same bytes with 1, then true, then 1.0 are three versions, for a filter tells the first two apart."""
+    for version, value in enumerate(("1", "true", "1.0"), 1):
+        reply = room.form([("a.md", OTTERS)], {"metadata": f'{{"draft": {value}}}'})
+        assert [document["version"] for document in reply.json["documents"]] == [version]
+    asked = {"query": "otters", "filter": {"key": "draft", "op": "eq", "value": 1}, "mode": "lexical"}
+    assert room.send("POST", "/search", json.dumps(asked), {"Content-Type": "application/json"}).json["hits"]
 
 
 def test_a_document_whose_reader_gives_metadata_is_known_again(room):
@@ -284,6 +296,28 @@ def test_a_client_that_leaves_or_stalls_leaves_nothing(tmp_path):
             time.sleep(0.01)
         assert left(room) == []
         assert room.get("/jobs")["jobs"] == []
+
+
+def test_a_body_is_discarded_however_busy_the_writers_are(tmp_path):
+    """A client that leaves while no more writes are taken leaves nothing, and its bytes are not counted any more."""
+    with open_room(tmp_path, limits=Limits(reads=1)) as room:
+        [document] = room.raw("a.md", OTTERS).json["documents"]
+        head = b"POST /documents?path=b.md HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", room.port)) as client:
+            client.sendall(head + b"half")
+            until = time.monotonic() + 5
+            while not left(room) and time.monotonic() < until:
+                time.sleep(0.01)
+            locks = room.house.library.locks(room.house.library.open("default"))
+            with FileLock(locks / APPLY_LOCK), ThreadPoolExecutor(1) as pool:
+                removal = pool.submit(room.send, "DELETE", f"/documents/{document['id']}")
+                time.sleep(0.3)  # it waits for the lock, in the only place
+                client.close()
+                while left(room) and time.monotonic() < until:
+                    time.sleep(0.01)
+                assert left(room) == []
+                assert room.house.uploads._inbox._promised == 0
+                assert not removal.done()
 
 
 def test_slow_bodies_have_a_deadline(tmp_path):
