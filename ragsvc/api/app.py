@@ -3,9 +3,11 @@
 from collections.abc import Collection, Iterable
 from functools import cache
 
-from litestar import Litestar
+from litestar import Litestar, route
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
 
 from ragsvc.api import collection_routes, document_routes, job_routes, routes
 from ragsvc.api.edge import Edge
@@ -38,7 +40,7 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None, limits
         return document(described(ROUTES))
 
     app = Litestar(
-        route_handlers=ROUTES,
+        route_handlers=(*_options(ROUTES), *ROUTES),
         state=State({"api": Api(service, limits, readers, writers, receiving, describe)}),
         exception_handlers={Exception: handle},
         on_startup=[service.runner.start],
@@ -51,6 +53,23 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None, limits
     )
     app.asgi_handler = Edge(app.asgi_handler, hosts)
     return app
+
+
+def _options(handlers: Iterable[HTTPRouteHandler]) -> list[HTTPRouteHandler]:
+    """Return what answers OPTIONS. Litestar's own names but the methods of the first handler of a path."""
+    methods: dict[str, set[str]] = {}
+    for handler in handlers:
+        for path in handler.paths:
+            methods.setdefault(path, {"OPTIONS"}).update(handler.http_methods)
+    return [_allowing(path, ", ".join(sorted(taken))) for path, taken in methods.items()]
+
+
+def _allowing(path: str, allow: str) -> HTTPRouteHandler:
+    @route(path, http_method="OPTIONS")
+    async def options() -> ASGIApp:
+        return ASGIResponse(status_code=204, headers={"allow": allow})
+
+    return options
 
 
 def described(handlers: Iterable[HTTPRouteHandler]) -> list[Route]:

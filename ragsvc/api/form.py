@@ -68,7 +68,7 @@ class Form:
         except multipart.ParserLimitReached as error:
             raise BodyTooLarge(f"the form is over a limit ({error}): at most {MAX_FILES:,} documents") from None
         except multipart.MultipartError as error:
-            raise BadRequest(f"the form can't be read: {error}") from None
+            raise BadRequest(f"the form can't be read: {error.args[0]}") from None
 
     def close(self) -> None:
         """End the form. Raises BadRequest when it is cut off, or has no document."""

@@ -39,7 +39,16 @@ def test_head_is_get_without_the_body(server, path):
     assert (head.status, head.headers["content-length"], head.body) == (get.status, get.headers["content-length"], b"")
 
 
-@pytest.mark.parametrize(("path", "allow"), [("/documents", "GET, HEAD, OPTIONS"), ("/ask", "OPTIONS, POST")])
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("/documents", "GET, HEAD, OPTIONS, POST"),
+        ("/documents/doc_abc123", "DELETE, GET, HEAD, OPTIONS"),
+        ("/jobs/job_abc123", "DELETE, GET, HEAD, OPTIONS"),
+        ("/collections", "GET, HEAD, OPTIONS, POST"),
+        ("/ask", "OPTIONS, POST"),
+    ],
+)
 def test_options_names_the_methods(server, path, allow):
     """OPTIONS lists what the path takes, HEAD included where GET is, and grants nothing to other origins."""
     reply = server.send("OPTIONS", path, headers={"Origin": "http://x", "Access-Control-Request-Method": "POST"})

@@ -256,6 +256,15 @@ def test_bad_headers_are_refused(shared, headers, status):
     assert_problem(shared.send("POST", "/documents", form([("a.md", OTTERS)]), headers), status)
 
 
+def test_a_name_in_another_encoding_is_refused_in_words(shared):
+    """A file name that is not UTF-8 is a 400 that shows no inner error."""
+    reply = shared.send(
+        "POST", "/documents", form([("a.md", OTTERS)]).replace(b"a.md", b"\xe4.md"), {"Content-Type": FORM}
+    )
+    assert_problem(reply, 400, "bad_request", "failed to decode")
+    assert "Error" not in reply.json["detail"]
+
+
 def test_a_path_is_not_for_forms(shared):
     """`?path=` beside a form is refused: each part names its own."""
     assert_problem(shared.form([("a.md", OTTERS)], query="path=b.md"), 400, "bad_request", "raw body")
