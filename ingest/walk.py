@@ -75,11 +75,11 @@ def resolve(path: str, sources: Iterable[Source], *, allow_empty: bool = False) 
         if skipped:
             raise PathError(f"{path} lies in {skipped}, which is left out of the source {target.root}")
         return target
-    contained = next((source.root for source in known if _below(source.root, real) is not None), None)
+    contained = next((source for source in known if _below(source.root, real) is not None), None)
     if contained:
         raise PathError(
-            f"{path} would contain the source {contained}: index that folder instead, or remove the source first"
-            " (ragsvc sources remove)"
+            f"{path} would contain {contained.root}, which was indexed as a {contained.kind} of its own: remove that"
+            f" source first (ragsvc sources remove {contained.id}); its vectors are kept and not paid for again"
         )
     return Target(Path(real))
 

@@ -170,7 +170,7 @@ class House:
         if spec.model == LOCAL_MODEL:
             raise EmbeddingUnavailable(
                 f"the collection is embedded by {LOCAL_MODEL} and the provider is set to openai: unset "
-                "RAGSVC_PROVIDER (or RAGSVC_EMBEDDING_PROVIDER), or bring it to another model with reembed"
+                "RAGSVC_PROVIDER (or RAGSVC_EMBEDDING_PROVIDER), or make another collection (ragsvc collections create)"
             )
         if not self.settings.has_openai("embedding"):
             raise EmbeddingUnavailable(

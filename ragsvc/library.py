@@ -15,8 +15,11 @@ from indexes.errors import NotFound, StoreError
 from indexes.types import IndexSpec
 from ragsvc.errors import CollectionBusy, CollectionExists, UnknownCollection
 from ragsvc.service_store import ServiceStore
+from ragsvc.settings import LOCAL_MODEL
 
 DEFAULT = "default"
+UNSET_MODELS = (LOCAL_MODEL, "text-embedding-3-small")
+"""What `default` is made with where no model is set: which of them, a key decides that may come later."""
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _ID_LENGTH = 6
 _DOCUMENT_PREFIX = "doc_"
@@ -41,8 +44,13 @@ class Library:
         return tuple(sorted({DEFAULT, *(row.name for row in self._store.collections())}))
 
     def open(self, name: str) -> Collection:
-        """Return a collection. Raises UnknownCollection."""
+        """Return a collection. Raises UnknownCollection.
+
+        A `default` that nothing was ever put into is made anew where the settings have come to want another one.
+        """
         collection_id = self._store.collection_id(name)
+        if name == DEFAULT and collection_id is not None and collection_id not in self._open:
+            collection_id = self._renewed(collection_id)
         if collection_id is None:
             if name != DEFAULT:
                 known = ", ".join(self.names())
@@ -86,17 +94,17 @@ class Library:
             raise
         return self._opened(collection_id)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, idle: bool = False) -> None:
         """Remove a collection for good: its row first, its folder later.
 
         Raises UnknownCollection, and CollectionBusy while a run or a build of it goes on: what that paid for would be
-        lost without a word.
+        lost without a word. With `idle`, unfinished jobs keep it, too.
         """
         collection_id = self._store.collection_id(name)
         with ExitStack() as held:
             if collection_id is not None:
                 self._hold_locks(collection_id, name, held)
-            collection_id = self._store.remove_collection(name)
+            collection_id = self._store.remove_collection(name, idle=idle)
             with self._lock:
                 opened = self._open.pop(collection_id, None)
             if opened is not None:
@@ -122,6 +130,18 @@ class Library:
             opened, self._open = list(self._open.values()), {}
         for collection in opened:
             collection.close()
+
+    def _renewed(self, collection_id: str) -> str | None:
+        """Return the id of `default`, None where it was blank, made for other settings, and is removed."""
+        opened, wanted = self._opened(collection_id), self._new_spec()
+        unset = opened.spec.chunks == wanted.chunks and opened.spec.embedding.model in UNSET_MODELS
+        if not unset or opened.spec == wanted or opened.sources() or opened.status().vectors:
+            return collection_id
+        try:
+            self.remove(DEFAULT, idle=True)
+        except CollectionBusy:
+            return collection_id  # something is about to be put into it
+        return None
 
     def _opened(self, collection_id: str) -> Collection:
         with self._lock:

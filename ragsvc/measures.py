@@ -51,7 +51,8 @@ def require_installed() -> None:
     """Raise ConfigurationError where ir-measures is not installed: it is an extra."""
     if find_spec("ir_measures") is None:
         raise ConfigurationError(
-            "evaluate measures with ir-measures, which is not installed: pip install 'ragsvc[evaluate]'"
+            "evaluate measures with ir-measures, which is not installed: run `make setup` in the project's folder, or "
+            "install the package's extra `evaluate`"
         )
 
 

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from ragsvc.errors import (
     BadRequest,
+    CollectionBusy,
     CollectionExists,
     ConfigurationError,
     StorageBusy,
@@ -210,15 +211,20 @@ class ServiceStore:
                     raise BadRequest(f"{collection_id!r} is no id of a collection: six of a-z and 0-9") from None
                 raise CollectionExists(f"there is a collection {name!r} already; take another name") from None
 
-    def remove_collection(self, name: str) -> str:
+    def remove_collection(self, name: str, *, idle: bool = False) -> str:
         """Take a collection from the list, before its folder goes, and return its id. Raises UnknownCollection.
 
-        Its unfinished jobs are cancelled in the same transaction.
+        Its unfinished jobs are cancelled in the same transaction; with `idle` they are a CollectionBusy instead.
         """
         with self.transaction() as connection:
             row = connection.execute("SELECT id FROM collection WHERE name = ?", (name,)).fetchone()
             if row is None:
                 raise UnknownCollection(f"there is no collection {name!r}; `ragsvc collections list` shows them")
+            unfinished = connection.execute(
+                "SELECT 1 FROM job WHERE collection_id = ? AND state IN ('queued', 'running', 'waiting') LIMIT 1", row
+            )
+            if idle and unfinished.fetchone():
+                raise CollectionBusy(f"collection {name} has unfinished jobs; wait for their end, or cancel them")
             connection.execute("DELETE FROM collection WHERE id = ?", row)
             connection.execute(
                 """UPDATE job_file SET state = 'cancelled' WHERE state = 'pending' AND job_seq IN

@@ -281,7 +281,10 @@ def status_json(settings: Settings, status: CollectionStatus, name: str) -> dict
     kept = status.spec.embedding.model
     notes = [reach(kept)]
     if kept == LOCAL_MODEL and settings.has_openai("embedding"):
-        notes.append(f"a key is set, but {name} was embedded locally and stays so: `ragsvc reembed` will change that")
+        notes.append(
+            f"a key is set, but {name} was embedded locally and stays so; for another model, make another collection "
+            "(ragsvc collections create)"
+        )
     return {
         "collection": collection_json(name, status),
         "provider": {role: settings.provider_of(role) for role in roles},

@@ -168,6 +168,6 @@ def _kind(path: str, data: bytes) -> str:
     if named(path):
         return "binary content under the name of a text"
     suffix = PurePosixPath(path).suffix
-    if suffix.lower()[1:] in containers.BY_SUFFIX:
+    if suffix.lower()[1:] in ("pdf", *containers.BY_SUFFIX):
         return f"no {suffix[1:].upper()} file, whatever its name says"
     return f"no reader for {suffix} files" if suffix else "no reader for this kind of file"

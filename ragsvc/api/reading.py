@@ -95,7 +95,8 @@ def _said(error: msgspec.DecodeError) -> str:
     """Return msgspec's message in our form: `Expected `int` <= 50 - at `$.k`` becomes `k: expected `int` <= 50`."""
     message, _, place = str(error).partition(" - at ")
     path = place.strip("`").removeprefix("$").lstrip(".")
-    message = message[:1].lower() + message[1:]
+    if message[1:2].islower():
+        message = message[:1].lower() + message[1:]
     return f"{path}: {message}" if path else message
 
 

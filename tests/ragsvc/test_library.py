@@ -4,10 +4,13 @@ import pytest
 from filelock import FileLock
 
 from indexes.errors import NotFound, StoreError
-from indexes.types import ChangeSet, DocumentUpsert, EmbeddingSpec, FileStat, IndexSpec
+from indexes.types import ChangeSet, ChunkSpec, DocumentUpsert, EmbeddingSpec, FileStat, IndexSpec
 from ragsvc.errors import BadRequest, CollectionBusy, CollectionExists, UnknownCollection
+from ragsvc.job_store import JobStore
+from ragsvc.jobs import NewFile
 from ragsvc.library import Library
 from ragsvc.service_store import ServiceStore
+from ragsvc.settings import LOCAL_DIMENSIONS, LOCAL_MODEL
 
 SPEC = IndexSpec(EmbeddingSpec("test", 4))
 
@@ -41,6 +44,44 @@ def test_default_always_exists(open_library):
     assert library.names() == ("default",)
     first = library.open("default")
     assert open_library().open("default").id == first.id
+
+
+def test_a_blank_default_follows_the_settings_until_something_is_put_into_it(tmp_path):
+    """Made by a look without a key, `default` is another one when a key is set; with a document it stays as it is."""
+
+    def opened(model: str, dimensions: int, *, put: bool = False) -> str:
+        store = ServiceStore.open(tmp_path / "data")
+        spec = IndexSpec(EmbeddingSpec(model, dimensions))
+        library = Library(tmp_path / "data", store, lambda: spec, delta_rows=100)
+        collection = library.open("default")
+        if put:
+            source = collection.add_source("/d", "folder")
+            collection.apply(ChangeSet(source.id, upserts=(_document(),)))
+        library.close()
+        store.close()
+        return collection.id
+
+    local, openai = (LOCAL_MODEL, LOCAL_DIMENSIONS), ("text-embedding-3-small", 1536)
+    first = opened(*local)
+    assert opened(*local) == first
+    second = opened(*openai)
+    assert second != first
+    assert len(list((tmp_path / "data" / "collections").iterdir())) == 1
+    opened(*openai, put=True)
+    assert opened(*local) == second
+
+
+def test_a_blank_collection_that_was_made_otherwise_or_has_a_job_stays(open_library, tmp_path):
+    """Chunks of another size were somebody's choice, and an accepted upload is not lost with its collection."""
+    library = open_library()
+    made = library.create("default", IndexSpec(EmbeddingSpec(LOCAL_MODEL, LOCAL_DIMENSIONS), ChunkSpec(256, 0)))
+    assert open_library().open("default").id == made.id
+    store = ServiceStore.open(tmp_path / "data")
+    JobStore(store).add_upload("job_1", made.id, (NewFile("a.txt", b"h" * 32, 0, 1, 1),), {})
+    with pytest.raises(CollectionBusy, match="jobs"):
+        store.remove_collection("default", idle=True)
+    store.remove_collection("default")
+    store.close()
 
 
 def test_an_unknown_collection_is_refused_with_the_known_ones(open_library):
