@@ -205,10 +205,11 @@ class Collection:
 
     @contextmanager
     def _writing_words(self) -> Iterator[Connection]:
-        """Write where words come and go: they can be taken out only as they were put in."""
+        """Write where documents change: their words can be taken out only as they were put in."""
         with self._store.write() as connection:
             if not store_words.are_current(connection):
                 raise StoreTooNew(f"the words of {self._store.path} were rebuilt by another release: restart with it")
+            store_vectors.tick(connection)
             yield connection
 
     def fold_if_due(self) -> bool:

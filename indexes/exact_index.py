@@ -1,16 +1,16 @@
 """Brute force over numpy arrays: the reference that every other index is compared with, and the delta."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Lock
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from indexes.errors import InvalidVectors, StoreDamaged
+from indexes.errors import InvalidVectors
 from indexes.types import FloatMatrix, FloatVector, IdArray, Neighbours
-from indexes.vector_index import checked_queries, checked_rows
+from indexes.vector_index import Allowed, checked_queries, checked_rows, positions
 
 SCORE_NOISE = 1e-5
 """How far float32 products of unit vectors may stand from the true cosine.
@@ -34,7 +34,7 @@ class _Buffer:
 
 
 class ExactIndex:
-    """Every row compared with the query. Satisfies `indexes.vector_index.VectorIndex`, and can be extended.
+    """Every row compared with the query. A `VectorIndex` that can be extended, and the rows that another is built from.
 
     Scores are computed in float64 and rounded once, so equal rows have equal scores wherever they stand.
     """
@@ -110,15 +110,15 @@ class ExactIndex:
         ids[: self._size], vectors[: self._size] = self.ids, self.vectors
         return _Buffer(ids, vectors, self._size)
 
-    def search(self, queries: FloatMatrix, k: int, allowed: IdArray | None = None) -> list[Neighbours]:
-        """Return the `k` nearest rows to each of `queries` (m, dimensions), among `allowed` ids if given.
+    def search(self, queries: FloatMatrix, k: int, allowed: Allowed | None = None) -> list[Neighbours]:
+        """Return the `k` nearest rows to each of `queries` (m, dimensions), among those `allowed` if given.
 
         Best first, equal scores by id. Raises InvalidVectors for queries of another width, not finite or not of unit
         length, and InvalidQuery for k < 1.
         """
         queries = checked_queries(queries, k, self.dimensions)
         ids, vectors = self.ids, self.vectors
-        here = np.arange(len(ids)) if allowed is None else np.flatnonzero(np.isin(ids, allowed))
+        here = np.arange(len(ids)) if allowed is None else positions(ids, allowed)
         # A copy of few rows is cheaper than a product with all; of many rows it is not.
         if len(here) < len(ids) // 4:
             ids, vectors, here = ids[here], vectors[here], np.arange(len(here))
@@ -132,20 +132,15 @@ class ExactIndex:
                 found.append(nearest(query, ids[near], vectors[near], k))
         return found
 
-    def save(self, path: Path) -> None:
-        """Write one file: the ids, then the vectors, each as numpy's .npy. Not durable until the caller has fsynced."""
-        with path.open("wb") as file:
-            np.save(file, self.ids, allow_pickle=False)
-            np.save(file, self.vectors, allow_pickle=False)
+    def take(self, ids: IdArray) -> FloatMatrix:
+        """Return the vectors of `ids`, each of them one of its own, in their order: see `ExactRows`."""
+        order = np.argsort(self.ids)
+        return self.vectors[order[np.searchsorted(self.ids, ids, sorter=order)]]
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. Raises StoreDamaged for anything else."""
-        try:
-            with path.open("rb") as file:
-                return cls.build(np.load(file, allow_pickle=False), np.load(file, allow_pickle=False))
-        except (ValueError, EOFError, InvalidVectors) as error:
-            raise StoreDamaged(f"{path.name} does not hold an exact index: {error}") from error
+    def batches(self) -> Iterator[tuple[IdArray, FloatMatrix]]:
+        """Yield all rows by rising id, in one batch: see `BuildRows`."""
+        order = np.argsort(self.ids)
+        yield self.ids[order], self.vectors[order]
 
 
 def contenders(scores: FloatVector, k: int) -> npt.NDArray[np.intp]:

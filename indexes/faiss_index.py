@@ -5,6 +5,7 @@ given (it takes NaN, negative and repeated ids), so all is checked before it get
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
@@ -12,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.errors import StoreDamaged
-from indexes.exact_index import SCORE_NOISE, ExactIndex, contenders, nearest
+from indexes.exact_index import SCORE_NOISE, contenders, nearest
 from indexes.types import FloatMatrix, FloatVector, IdArray, Neighbours
-from indexes.vector_index import VectorIndex, checked_queries, checked_rows
+from indexes.vector_index import Allowed, BuildRows, ExactRows, SegmentIndex, checked_queries, checked_rows, positions
 
 _SPARE: Final = 16
 """Rows fetched beyond k, so that ties at the border are seen without a second search."""
@@ -64,26 +65,35 @@ class _FaissIndex(ABC):
         return int(self._inner.d)
 
     @classmethod
-    def build(cls, ids: IdArray, vectors: FloatMatrix) -> Self:
-        """Index `vectors` (n, dimensions) of unit length under distinct, non-negative `ids` (n,); both are copied.
+    def build(cls, rows: BuildRows) -> Self:
+        """Index rows of unit length under distinct, non-negative, rising ids.
 
         Raises InvalidVectors for rows that are not finite, not of unit length within 1e-2, or not one per id.
         """
-        ids, vectors = checked_rows(ids, vectors)
-        order = np.argsort(ids)
-        ids = ids[order]
-        mapped = _faiss().IndexIDMap2(cls._empty(vectors.shape[1]))
-        mapped.add_with_ids(cls._rounded(vectors[order]), ids)
-        return cls(mapped, ids)
+        mapped = _faiss().IndexIDMap2(cls._empty(rows.dimensions))
+        all_ids = [np.empty(0, np.int64)]
+        for batch in rows.batches():
+            ids, vectors = checked_rows(*batch)
+            mapped.add_with_ids(cls._rounded(vectors), ids)
+            all_ids.append(ids)
+        return cls(mapped, np.concatenate(all_ids))
 
-    def search(self, queries: FloatMatrix, k: int, allowed: IdArray | None = None) -> list[Neighbours]:
-        """Return the `k` nearest rows to each of `queries` (m, dimensions), among `allowed` ids if given.
+    @property
+    def settings(self) -> Mapping[str, int]:
+        """Nothing: every row is compared."""
+        return {}
+
+    def search(self, queries: FloatMatrix, k: int, allowed: Allowed | None = None) -> list[Neighbours]:
+        """Return the `k` nearest rows to each of `queries` (m, dimensions), among those `allowed` if given.
 
         Best first, equal scores by id. Raises InvalidVectors for queries of another width, not finite or not of unit
         length, and InvalidQuery for k < 1.
         """
         queries = checked_queries(queries, k, self.dimensions)
-        here = None if allowed is None else np.isin(self._ids, allowed)
+        here = None
+        if allowed is not None:
+            here = np.zeros(self.size, np.bool_)
+            here[positions(self._ids, allowed)] = True
         available = self.size if here is None else int(np.count_nonzero(here))
         if here is not None and available <= _FEW:
             few = np.flatnonzero(here)
@@ -137,7 +147,7 @@ class _FaissIndex(ABC):
             raise OSError(f"FAISS could not write {path}: {error}") from error
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, rows: ExactRows, settings: Mapping[str, int]) -> Self:  # noqa: ARG003 - it has its own
         """Read what `save` wrote. The caller has verified the checksum: FAISS has none of its own.
 
         Raises FileNotFoundError, and StoreDamaged for a file that holds anything else.
@@ -193,8 +203,7 @@ class FaissFloat16(_FaissIndex):
         return super()._is_mine(inner) and inner.sq.qtype == _faiss().ScalarQuantizer.QT_fp16
 
 
-KINDS: Final[dict[str, type[VectorIndex]]] = {
-    ExactIndex.kind: ExactIndex,
+KINDS: Final[dict[str, type[SegmentIndex]]] = {
     FaissFlat.kind: FaissFlat,
     FaissFloat16.kind: FaissFloat16,
 }

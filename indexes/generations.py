@@ -23,7 +23,7 @@ from indexes.exact_index import ExactIndex
 from indexes.store import Connection, Store, file_bytes, sync_folder
 from indexes.store_vectors import Head
 from indexes.types import FloatMatrix, FloatVector, IdArray, Segment
-from indexes.vector_index import VectorIndex
+from indexes.vector_index import Allowed, SegmentIndex, VectorIndex
 
 MAX_SEGMENTS = 8
 TIER_FACTOR = 4
@@ -35,7 +35,7 @@ _TRIAL_SCORE = 0.99
 log = logging.getLogger("indexes")
 
 
-def kinds() -> dict[str, type[VectorIndex]]:
+def kinds() -> dict[str, type[SegmentIndex]]:
     """Return every kind of index by the name that a segment's row keeps.
 
     FAISS is loaded by the first call: 13 MB that a collection without segments, below the limit of the delta, can save.
@@ -65,7 +65,7 @@ class Snapshot:
             and self.head.last_vector_id >= head.last_vector_id
         )
 
-    def nearest(self, query: FloatVector, k: int, allowed: IdArray | None = None) -> dict[int, float]:
+    def nearest(self, query: FloatVector, k: int, allowed: Allowed | None = None) -> dict[int, float]:
         """Return ids and cosines of the `k` nearest vectors, best first, ties by id; fewer where there are fewer."""
         found = [index.search(query[None, :], k, allowed)[0] for index in (*self.indexes, self.delta) if index.size]
         if not found:
@@ -132,11 +132,11 @@ class Segments:
     def _load(self, segment: Segment, dimensions: int) -> VectorIndex:
         """Verify the checksum before any byte is parsed. Raises OSError or StoreDamaged."""
         path = self._files / segment.file
-        if path.stat().st_size != segment.bytes or checksum(path) != segment.sha256:
+        if path.stat().st_size != segment.size or checksum(path) != segment.sha256:
             raise StoreDamaged("its checksum is another one")
         if segment.kind not in kinds():
             raise StoreDamaged(f"this release has no index of kind {segment.kind}")
-        index: VectorIndex = kinds()[segment.kind].load(path)
+        index: VectorIndex = kinds()[segment.kind].load(path, ExactIndex.empty(dimensions), segment.settings)
         if (index.size, index.dimensions) != (segment.rows, dimensions):
             raise StoreDamaged(f"it holds {index.size} rows of {index.dimensions} dimensions")
         return index
@@ -194,7 +194,8 @@ class Segments:
         beside, path = self._files / f"{name}.tmp", self._files / name
         try:
             kind = kinds()[self._kind]
-            kind.build(ids, vectors).save(beside)
+            rows = ExactIndex.build(ids, vectors)
+            kind.build(rows).save(beside)
             descriptor = os.open(beside, os.O_RDWR)
             try:
                 os.fchmod(descriptor, 0o600)
@@ -203,7 +204,7 @@ class Segments:
                 os.close(descriptor)
             size, digest = beside.stat().st_size, checksum(beside)
             segment = Segment(ordinal, name, self._kind, len(ids), first, last, digest, size)
-            _try(kind.load(beside), ids, vectors)
+            _try(kind.load(beside, rows, {}), ids, vectors)
             beside.rename(path)
             sync_folder(self._files)
         except OSError as error:

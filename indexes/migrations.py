@@ -135,7 +135,47 @@ _SECOND = (
         PRIMARY KEY (source_id, path)) WITHOUT ROWID""",
 )
 
-STEPS: tuple[Sequence[str], ...] = (_FIRST, _SECOND)
+_THIRD = (
+    # Segments are derived: those of the earlier kinds are dropped, and their vectors folded again.
+    "DROP TABLE segment",
+    # `settings` is JSON, what the index found out about itself; `checksums` are those of the blocks of its range in the
+    # file of exact vectors (see `indexes.vector_map`).
+    """CREATE TABLE segment (
+        generation INTEGER NOT NULL REFERENCES generation ON DELETE CASCADE,
+        ordinal INTEGER NOT NULL,
+        file TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        rows INTEGER NOT NULL,
+        first_id INTEGER NOT NULL,
+        last_id INTEGER NOT NULL,
+        sha256 TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        settings TEXT NOT NULL,
+        checksums BLOB NOT NULL,
+        created_at TEXT NOT NULL,
+        PRIMARY KEY (generation, ordinal)) WITHOUT ROWID""",
+    # One number that grows with every change of documents: what was planned or cached before it can be told.
+    "CREATE TABLE clock (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), changes INTEGER NOT NULL)",
+    "INSERT INTO clock (only_row, changes) VALUES (1, 1)",
+    "ALTER TABLE removed_by_hand ADD COLUMN changes INTEGER NOT NULL DEFAULT 0",
+    # When a generation that was in service ceased to be; empty for the current one.
+    "ALTER TABLE generation ADD COLUMN retired_at TEXT",
+    # The sections a text was cut by, as JSON [[start, page, heading path], ...], so that it can be cut otherwise
+    # without its file; NULL where an earlier release stored the text.
+    "ALTER TABLE version_text ADD COLUMN sections TEXT",
+    # Since when a vector is of no use to any chunk, as the last collection of garbage saw it.
+    """CREATE TABLE unreferenced_vector (
+        vector_id INTEGER PRIMARY KEY REFERENCES vector ON DELETE CASCADE,
+        since TEXT NOT NULL)""",
+    # Purges whose traces in files are still to be erased; `vectors` is a JSON list of [embedding spec id, vector id].
+    """CREATE TABLE purge (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        document_id TEXT NOT NULL,
+        vectors TEXT NOT NULL,
+        created_at TEXT NOT NULL)""",
+)
+
+STEPS: tuple[Sequence[str], ...] = (_FIRST, _SECOND, _THIRD)
 SCHEMA_VERSION = len(STEPS)
 
 

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from indexes import store_words
 from indexes.errors import InvalidQuery
 from indexes.store import Connection, gathered
 from indexes.store_vectors import Head
-from indexes.types import Comparison, Filter, IdArray, Junction, Mark, Place
+from indexes.types import Comparison, Filter, Junction, Mark, Place
 
 _COLUMNS = {"path": "d.path", "source": "s.root", "content_type": "v.content_type", "modified_at": "v.mtime_ns"}
 _SIGNS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
@@ -137,8 +138,8 @@ def _after_prefix(prefix: str) -> str | None:
     return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
 
 
-def allowed_vectors(connection: Connection, head: Head, where: Condition) -> IdArray:
-    """Return the ids of the vectors of the visible chunks that a filter lets pass."""
+def allowed_vectors(connection: Connection, head: Head, where: Condition) -> npt.NDArray[np.bool_]:
+    """Return a bitmap by id of the vectors of the visible chunks that a filter lets pass."""
     sql, values = where
     found = gathered(
         connection,
@@ -151,7 +152,9 @@ def allowed_vectors(connection: Connection, head: Head, where: Condition) -> IdA
             WHERE {sql}""",  # noqa: S608 - every value is bound
         (head.chunk_spec_id, head.embedding_spec_id, *values),
     )
-    return np.array(found, np.int64)
+    allowed = np.zeros(head.last_vector_id + 1, np.bool_)
+    allowed[np.array(found, np.int64)] = True
+    return allowed
 
 
 def dense_candidates(connection: Connection, head: Head, scores: dict[int, float], where: Condition) -> list[Candidate]:

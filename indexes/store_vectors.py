@@ -3,6 +3,7 @@
 A vector is stored as little-endian float16 and read back as float32, brought to unit length again.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,8 @@ class Head:
     chunk_spec_id: int
     last_vector_id: int
     """Highest id of any vector, of whatever spec: newer ones have a higher id."""
+    changes: int
+    """Grows with every transaction that changes documents."""
 
 
 def collection_id(connection: Connection) -> str | None:
@@ -59,8 +62,13 @@ def head(connection: Connection) -> Head:
     row = connection.execute(f"{_GENERATION} WHERE g.current = 1").fetchone()
     if row is None:
         raise StoreDamaged("the store has no current generation; restore it from a backup")
-    last = connection.execute("SELECT max(id) FROM vector").fetchone()[0] or 0
-    return Head(row[0], row[1], _spec(row), row[2], row[3], last)
+    last, changes = connection.execute("SELECT (SELECT max(id) FROM vector), changes FROM clock").fetchone()
+    return Head(row[0], row[1], _spec(row), row[2], row[3], last or 0, changes)
+
+
+def tick(connection: Connection) -> None:
+    """Note that the transaction changes documents."""
+    connection.execute("UPDATE clock SET changes = changes + 1")
 
 
 def generations(connection: Connection) -> tuple[Generation, ...]:
@@ -223,11 +231,11 @@ def _unit(vectors: FloatMatrix) -> FloatMatrix:
 def segments(connection: Connection, generation: int) -> tuple[Segment, ...]:
     """Return the segments of a generation, oldest rows first."""
     rows = connection.execute(
-        """SELECT ordinal, file, kind, rows, first_id, last_id, sha256, bytes FROM segment
+        """SELECT ordinal, file, kind, rows, first_id, last_id, sha256, bytes, settings, checksums FROM segment
            WHERE generation = ? ORDER BY ordinal""",
         (generation,),
     )
-    return tuple(Segment(*row) for row in rows)
+    return tuple(Segment(*row[:8], settings=json.loads(row[8]), checksums=row[9]) for row in rows)
 
 
 def segment_files(connection: Connection) -> frozenset[str]:
@@ -246,9 +254,10 @@ def replace_segments(connection: Connection, of: Head, replaced: Sequence[Segmen
         "DELETE FROM segment WHERE generation = ? AND ordinal = ?",
         ((of.generation, segment.ordinal) for segment in replaced),
     )
-    values = (new.ordinal, new.file, new.kind, new.rows, new.first_id, new.last_id, new.sha256, new.bytes)
+    values = (new.ordinal, new.file, new.kind, new.rows, new.first_id, new.last_id, new.sha256, new.size)
     connection.execute(
-        """INSERT INTO segment (generation, ordinal, file, kind, rows, first_id, last_id, sha256, bytes, created_at)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-        (of.generation, *values, now()),
+        """INSERT INTO segment (generation, ordinal, file, kind, rows, first_id, last_id, sha256, bytes, settings,
+                                checksums, created_at)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        (of.generation, *values, json.dumps(dict(new.settings)), new.checksums, now()),
     )

@@ -369,7 +369,12 @@ class Segment:
     first_id: int
     last_id: int
     sha256: str
-    bytes: int
+    size: int
+    """Of the file, in bytes."""
+    settings: Mapping[str, int] = field(default_factory=dict)
+    """What the index found out about itself when it was verified: candidates, cells to look into."""
+    checksums: bytes = b""
+    """Of the blocks of its range in the file of exact vectors; see `indexes.vector_map`."""
 
 
 @dataclass(frozen=True, slots=True)

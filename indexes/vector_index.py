@@ -3,16 +3,52 @@
 Metric, `-1` padding and distance-to-score conversion end behind this Protocol: callers see ids and cosines.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from indexes.errors import InvalidQuery, InvalidVectors
 from indexes.types import FloatMatrix, IdArray, Neighbours
 
 LENGTH_TOLERANCE: Final = 1e-2
 """How far from 1 a vector's length may be: rounding to float16 moves it by less than 1e-3."""
+
+
+Allowed = npt.NDArray[np.bool_]
+"""Which vectors may be found, as a bitmap: `allowed[id]`. An id beyond its end may not."""
+
+
+class ExactRows(Protocol):
+    """Unit vectors by id, exactly as the store keeps them: what the candidates of an index are scored by."""
+
+    @property
+    def dimensions(self) -> int:
+        """Width of each vector."""
+        ...
+
+    def take(self, ids: IdArray) -> FloatMatrix:
+        """Return the vectors of `ids` in their order, shape (len(ids), dimensions), float32.
+
+        Unit length; all zero where a vector is gone. Safe from many threads. `ids` are ones that an index was built
+        with.
+        """
+        ...
+
+
+class BuildRows(ExactRows, Protocol):
+    """All rows of a new index, to be read in one pass or several: never all in memory."""
+
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        ...
+
+    def batches(self) -> Iterator[tuple[IdArray, FloatMatrix]]:
+        """Yield ids (n,), rising over all batches, and their unit vectors (n, dimensions), some MB at a time."""
+        ...
 
 
 class VectorIndex(Protocol):
@@ -24,7 +60,7 @@ class VectorIndex(Protocol):
 
     @property
     def kind(self) -> str:
-        """Name by which `load` finds the class again, kept in the segment's row."""
+        """Name by which the class is found again, kept in the segment's row."""
         ...
 
     @property
@@ -37,31 +73,50 @@ class VectorIndex(Protocol):
         """Width of each vector."""
         ...
 
-    @classmethod
-    def build(cls, ids: IdArray, vectors: FloatMatrix) -> Self:
-        """Index `vectors` (n, dimensions) of unit length under distinct, non-negative `ids` (n,).
+    def search(self, queries: FloatMatrix, k: int, allowed: Allowed | None = None) -> list[Neighbours]:
+        """Return the `k` nearest rows to each of `queries` (m, dimensions), among those `allowed` if given.
 
-        Raises InvalidVectors for rows that are not finite, not of unit length within 1e-2, or not one per id.
+        `k` >= 1 may exceed the size; `allowed` may name ids that are not here, be shorter than the ids reach, and be
+        empty. With fewer than `k` rows allowed, all of them are returned. Scores are exact cosines, whatever the kind:
+        an approximate one may miss a row, never misjudge it. Raises InvalidVectors for queries of another width, with
+        values that are not finite or not of unit length, and InvalidQuery for k < 1.
         """
         ...
 
-    def search(self, queries: FloatMatrix, k: int, allowed: IdArray | None = None) -> list[Neighbours]:
-        """Return the `k` nearest rows to each of `queries` (m, dimensions), among `allowed` ids if given.
 
-        `k` >= 1 may exceed the size; `allowed` may name ids that are not here, and may be empty.
-        Raises InvalidVectors for queries of another width, with values that are not finite or not of unit length, and
-        InvalidQuery for k < 1.
+class SegmentIndex(VectorIndex, Protocol):
+    """An index that is kept in a file, beside the exact vectors it scores its candidates by."""
+
+    @property
+    def settings(self) -> Mapping[str, int]:
+        """What it found out about itself when it was built (candidates, cells to look into); kept with the segment."""
+        ...
+
+    @classmethod
+    def build(cls, rows: BuildRows) -> Self:
+        """Index rows under distinct, non-negative ids. Reads them in batches; raises InvalidVectors for bad ones.
+
+        Its settings come from a check of its own recall against the exact answer, on a sample of the rows.
         """
         ...
 
     def save(self, path: Path) -> None:
-        """Write one file. It is not durable until the caller has fsynced it."""
+        """Write one file. It is not durable until the caller has fsynced it. Raises OSError if it cannot be written."""
         ...
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. The caller has verified the checksum: FAISS has none of its own."""
+    def load(cls, path: Path, rows: ExactRows, settings: Mapping[str, int]) -> Self:
+        """Read what `save` wrote. The caller has verified the checksum: FAISS has none of its own.
+
+        Raises FileNotFoundError, and StoreDamaged for a file that holds anything else.
+        """
         ...
+
+
+def positions(ids: IdArray, allowed: Allowed) -> npt.NDArray[np.intp]:
+    """Return where in `ids` those stand that are allowed, rising."""
+    known = np.flatnonzero(ids < len(allowed))
+    return known[allowed[ids[known]]]
 
 
 def checked_rows(ids: IdArray, vectors: FloatMatrix) -> tuple[IdArray, FloatMatrix]:

@@ -515,7 +515,7 @@ def stage(connection: Connection, document_id: str, number: int, text: str) -> N
         (document_id, number),
     )
     version_id = cursor.lastrowid
-    connection.execute("INSERT INTO version_text VALUES (?, ?)", (version_id, text))
+    connection.execute("INSERT INTO version_text (version_id, text) VALUES (?, ?)", (version_id, text))
     (chunk,) = chunks_of(text)
     chunk_id = connection.execute(
         """INSERT INTO chunk (version_id, chunk_spec_id, ordinal, start, "end", tokens, heading_path, text_hash)

@@ -50,7 +50,7 @@ def test_a_fold_moves_the_delta_into_a_segment(folder: Path, collection: Collect
     assert (generation.number, generation.current, generation.spec) == (1, True, SPEC)
     assert (segment.rows, segment.first_id, segment.last_id) == (5, 1, 5)
     path = folder / "segments" / segment.file
-    assert (segment.bytes, segment.sha256) == (path.stat().st_size, generations.checksum(path))
+    assert (segment.size, segment.sha256) == (path.stat().st_size, generations.checksum(path))
     assert answers(collection) == before
     assert (collection._snapshot.delta.size, len(collection._snapshot.indexes)) == (0, 1)
     with Collection.open(folder) as again:
@@ -259,7 +259,7 @@ def test_a_failed_build_changes_nothing(folder, collection, source, failing, mon
         kind = generations.kinds()["flat"]
         if failing == "verify":
             wrong = ExactIndex.build(np.arange(5), np.eye(5, 8, dtype=np.float32))
-            patched.setattr(kind, "load", classmethod(lambda *_: wrong))
+            patched.setattr(kind, "load", classmethod(lambda *_, **__: wrong))
         elif failing == "publish":
             patched.setattr(generations.store_vectors, "replace_segments", fail)
         elif failing == "rename":

@@ -22,7 +22,7 @@ from indexes.errors import (
     StoreTooNew,
 )
 from indexes.store import Store
-from indexes.types import ChangeSet, Mark, RejectedFile
+from indexes.types import ChangeSet
 from tests.indexes.corpus import SPEC, put, upsert
 
 
@@ -148,45 +148,6 @@ def test_steps_run_once_in_order_and_whole(folder: Path, monkeypatch: pytest.Mon
         with Collection.open(folder) as opened, opened._store.read() as connection:
             assert connection.execute("PRAGMA user_version").fetchone() == (now + 1,)
             assert connection.execute("SELECT root, note FROM source").fetchall() == [("/d", None)]
-
-
-def schema_of(path: Path) -> set[tuple[str, str]]:
-    """Tables and indexes by name, but for full text and SQLite's own."""
-    with sqlite3.connect(path) as raw:
-        rows = raw.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
-    raw.close()
-    return {(name, sql) for name, sql in rows if not name.startswith(("words", "sqlite"))}
-
-
-def test_a_store_of_the_first_schema_is_migrated(folder: Path, tmp_path: Path) -> None:
-    """A store that has only step 1 opens with its documents, and takes what the later steps brought."""
-    first = sqlite3.connect(tmp_path / "first.db", isolation_level=None)
-    for statement in migrations.STEPS[0]:
-        first.execute(statement)
-    first.close()
-    before = schema_of(tmp_path / "first.db")
-    with Collection.create(folder, "abc123", SPEC) as made:
-        source = made.add_source("/d", "folder")
-        put(made, source, upsert("old", "apple"))
-    later = {name for name, _ in schema_of(folder / "store.db") - before}
-    assert later
-    with sqlite3.connect(folder / "store.db") as raw:
-        for name in sorted(later):
-            raw.execute(f"DROP TABLE {name}")
-        raw.execute("PRAGMA user_version = 1")
-    raw.close()
-    assert schema_of(folder / "store.db") == before
-    with Collection.open(folder) as opened:
-        marks = (Mark(0, {"row": 1}),)
-        put(opened, source, upsert("new", "bread", marks=marks))
-        opened.apply(ChangeSet(source.id, rejections=(RejectedFile("film", "unsupported", ""),)))
-        assert list(opened.manifest(source.id).rejected) == ["film"]
-        hits = {hit.path: hit.marks for hit in opened.search("apple bread", None, 5, "lexical").hits}
-        assert hits == {"old": (), "new": marks}
-    assert schema_of(folder / "store.db") > before
-    with sqlite3.connect(folder / "store.db") as raw:
-        assert raw.execute("PRAGMA user_version").fetchone() == (migrations.SCHEMA_VERSION,)
-    raw.close()
 
 
 @pytest.mark.parametrize("content", [b"not a database, but long enough to be read as one" * 40, b"SQLite format 3\0"])
