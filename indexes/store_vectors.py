@@ -6,6 +6,7 @@ A vector is stored as little-endian float16 and read back as float32, brought to
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -235,7 +236,11 @@ def segments(connection: Connection, generation: int) -> tuple[Segment, ...]:
            WHERE generation = ? ORDER BY ordinal""",
         (generation,),
     )
-    return tuple(Segment(*row[:8], settings=json.loads(row[8]), checksums=row[9]) for row in rows)
+    return tuple(_segment(*row) for row in rows)
+
+
+def _segment(*row: Any) -> Segment:
+    return Segment(*row[:8], settings=json.loads(row[8]), checksums=row[9])
 
 
 def segment_files(connection: Connection) -> frozenset[str]:
