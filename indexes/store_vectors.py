@@ -240,7 +240,8 @@ def segments(connection: Connection, generation: int) -> tuple[Segment, ...]:
 
 
 def _segment(*row: Any) -> Segment:
-    return Segment(*row[:8], settings=json.loads(row[8]), checksums=row[9])
+    fields = [*row[:8], json.loads(row[8]), row[9]]
+    return Segment(*fields)
 
 
 def segment_files(connection: Connection) -> frozenset[str]:
