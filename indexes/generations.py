@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from indexes import store_vectors
 from indexes.errors import IndexesError, StorageFull, StoreDamaged
 from indexes.exact_index import ExactIndex
+from indexes.failpoints import point
 from indexes.store import Connection, Store, file_bytes, sync_folder
 from indexes.store_vectors import Head
 from indexes.types import FloatMatrix, FloatVector, IdArray, Segment
@@ -85,6 +86,7 @@ class Segments:
         self._files = folder / "segments"
         self._lock_path = folder / "locks" / "build.lock"
         self._kind = kind
+        self._removed = 0
         for made in (self._files, self._lock_path.parent):
             made.mkdir(exist_ok=True)
             made.chmod(0o700)
@@ -181,6 +183,33 @@ class Segments:
                     log.warning("segment %s was rebuilt from the store", segment.file)
             return True
 
+    def erase(self) -> bool:
+        """Take from all files, of every generation, the vectors that the store has no more; repeatable.
+
+        False when another process is building: then try again.
+        """
+        with self._building() as mine:
+            if not mine:
+                return False
+            with self._store.read() as connection:
+                heads = store_vectors.heads(connection)
+            for head in heads:
+                self._erase_in(head)
+            self._remove_unpublished()
+            return True
+
+    def _erase_in(self, head: Head) -> None:
+        with self._store.read() as connection:
+            segments = store_vectors.segments(connection, head.generation)
+            live = store_vectors.live_ids(connection, head.embedding_spec_id)
+        for segment in segments:
+            first, last = np.searchsorted(live, [segment.first_id, segment.last_id + 1])
+            if segment.rows == last - first:
+                continue
+            point("segments.erase")
+            self._publish(head, (segment,), segment.ordinal, segment.first_id, segment.last_id)
+            head = replace(head, revision=head.revision + 1)
+
     def _publish(self, head: Head, replaced: Sequence[Segment], ordinal: int, first: int, last: int) -> None:
         with self._store.read() as connection:
             ids, vectors = self._rows(connection, head, first, last)
@@ -218,17 +247,23 @@ class Segments:
         """Hold the build lock if it is free, and say so. What killed builds left is removed first."""
         try:
             with FileLock(self._lock_path, timeout=0, mode=0o600):
-                self._remove_unpublished()
+                self._removed = self._remove_unpublished()
                 yield True
         except Timeout:
             yield False
 
-    def _remove_unpublished(self) -> None:
+    def remove_unpublished(self) -> int | None:
+        """Remove files that no generation names; return how many, None while another process is building."""
+        with self._building() as mine:
+            return self._removed if mine else None
+
+    def _remove_unpublished(self) -> int:
         with self._store.read() as connection:
             published = store_vectors.segment_files(connection)
-        for path in self._files.iterdir():
-            if path.name not in published:
-                path.unlink(missing_ok=True)
+        removed = [path for path in self._files.iterdir() if path.name not in published]
+        for path in removed:
+            path.unlink(missing_ok=True)
+        return len(removed)
 
     def bytes_on_disk(self) -> int:
         """Return the size of all segment files, 0 where the collection is being removed under us."""

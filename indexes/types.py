@@ -204,6 +204,8 @@ class ChangeSet:
     """To be remembered, each in place of what is known of its path."""
     forgotten: tuple[str, ...] = ()
     """Paths that are rejected no more: gone, or to be read again. A path that gets a document is forgotten anyway."""
+    needs_vectors: bool = False
+    """Leave out upserts of which a vector is missing, and say so: it was deleted since they were cut."""
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
@@ -219,6 +221,8 @@ class ApplyReport:
     """Path -> document id of each upsert that was applied."""
     conflicts: tuple[str, ...] = ()
     """Paths whose document changed or vanished since the plan: nothing was done for them."""
+    incomplete: tuple[str, ...] = ()
+    """Paths of upserts that were left out because a vector is missing (see `ChangeSet.needs_vectors`)."""
 
 
 @dataclass(frozen=True, slots=True)
