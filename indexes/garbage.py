@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
 
-from indexes import store_changes, store_garbage, store_words
-from indexes.errors import RunGoesOn, StoreBusy
+from indexes import store_changes, store_garbage, store_vectors, store_words
+from indexes.errors import RunGoesOn
 from indexes.failpoints import point
 from indexes.generations import Segments
 from indexes.store import Connection, Store, now
 from indexes.store_garbage import PendingPurge, PurgedRows
+from indexes.types import IdArray, Segment
 
 _LOOKED_AT = 10_000
 """Vectors a transaction that reads: it holds back nobody, but the log grows while it lasts."""
@@ -70,7 +72,7 @@ def collect(store: Store, segments: Segments, folder: Path, keep_days: float) ->
     runs = run_goes_on(folder)
     vectors = 0 if runs else _sweep(store, _stamp(datetime.now(UTC) - timedelta(days=keep_days)))
     point("garbage.files")
-    files = (segments.remove_unpublished() or 0) + (0 if runs else _remove_spools(folder))
+    files = segments.remove_unpublished() + (0 if runs else _remove_spools(folder))
     point("garbage.remember")
     with store.write() as connection:
         if not runs:
@@ -178,15 +180,38 @@ def erase(store: Store, segments: Segments, folder: Path, document_id: str, wait
     _merge_words(store)
     with store.read() as connection:
         pending = {purge.document_id: purge for purge in store_garbage.pending_purges(connection)}
-    point("purge.segments")
-    until = time.monotonic() + wait_seconds
-    while not segments.erase():
-        if time.monotonic() > until:
-            raise StoreBusy("segments are being built, so what was deleted can't be erased yet; repeat the command")
-        time.sleep(0.05)
+    _erase_vectors(store, segments)
     point("purge.slack")
     store.erase_slack(wait_seconds)
     return pending.get(document_id, PendingPurge(document_id, ()))
+
+
+def _erase_vectors(store: Store, segments: Segments) -> None:
+    """Take from the segments and the exact vectors what the store has no more, whoever deleted it and when.
+
+    A segment knows how many vectors it had; one that lost some is built anew. Behind the last segment the exact vectors
+    hold at most what a build that was killed had written.
+    """
+    with store.read() as connection:
+        of_specs: dict[int, list[Segment]] = {}
+        for head in store_vectors.heads(connection):
+            listed = store_vectors.segments(connection, head.generation)
+            of_specs.setdefault(head.embedding_spec_id, []).extend(listed)
+        live = {spec_id: store_vectors.live_ids(connection, spec_id) for spec_id in of_specs}
+        newest = store_vectors.last_vector_id(connection)
+    for spec_id, all_listed in of_specs.items():
+        dead = [_one_dead(segment, live[spec_id]) for segment in all_listed]
+        behind = np.arange(max((segment.last_id for segment in all_listed), default=0) + 1, newest + 1)
+        point("purge.segments")
+        segments.erase(spec_id, np.concatenate([*dead, np.setdiff1d(behind, live[spec_id])]))
+
+
+def _one_dead(segment: Segment, live: IdArray) -> IdArray:
+    """Return an id of the segment's that is no vector's any more, none where it lost none: enough to have it built."""
+    first, last = np.searchsorted(live, [segment.first_id, segment.last_id + 1])
+    if segment.rows == last - first:
+        return np.empty(0, np.int64)
+    return np.setdiff1d(np.arange(segment.first_id, segment.last_id + 1), live[first:last])[:1]
 
 
 def end_purge(store: Store, folder: Path, purge: PendingPurge) -> None:
