@@ -205,9 +205,9 @@ class Collection:
     def apply(self, changes: ChangeSet) -> ApplyReport:
         """Make the changes visible, all of them, in one transaction. An empty set writes nothing.
 
-        An upsert or rename whose document is not what the plan saw is left out and reported as a conflict. Vectors
-        may come later: until then a chunk is found by its words. Raises NotFound for an unknown source, and
-        ValueError for a text with lone surrogates.
+        An upsert or rename whose document is not what the plan saw, or whose path was removed by hand since, is left
+        out and reported as a conflict. Vectors may come later: until then a chunk is found by its words. Raises
+        NotFound for an unknown source, and ValueError for a text with lone surrogates.
         """
         if not changes:
             return ApplyReport({})
