@@ -36,6 +36,7 @@ from indexes.types import (
     SourceKind,
     TextSlice,
 )
+from indexes.visibility import Visibility
 
 DELTA_ROWS = 10_000
 DELTA_BYTES = 64 << 20
@@ -61,6 +62,7 @@ class Collection:
         self._delta_rows = delta_rows
         self._snapshot: Snapshot | None = None
         self._refreshing = threading.Lock()
+        self._visibility = Visibility()
 
     @classmethod
     def create(cls, folder: Path, collection_id: str, spec: IndexSpec, *, delta_rows: int = DELTA_ROWS) -> Self:
@@ -253,7 +255,7 @@ class Collection:
             require_valid(asked, head.spec.embedding.dimensions)
             known = self._snapshot
             snapshot = self._snapshot_for(connection, head)
-            result = search(connection, snapshot, head, asked)
+            result = search(connection, snapshot, self._visibility, head, asked)
         if snapshot.damaged and snapshot is not known:
             self._repair(snapshot.damaged)
         return result
@@ -314,7 +316,9 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             segments = store_vectors.segments(connection, head.generation)
-            documents, stale, chunks, missing = store_search.counts(connection, head)
+            documents, stale = store_search.document_counts(connection)
+            chunks = store_words.rows(connection, head.chunk_spec_id)
+            missing = self._visibility.missing(connection, head)
             rejected = store_rejections.count(connection)
             vectors = store_vectors.count_vectors(connection, head.embedding_spec_id)
             delta = store_vectors.count_vectors(connection, head.embedding_spec_id, last_row(segments))
