@@ -6,7 +6,7 @@ import string
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from indexes import lexical, store_rejections, store_words
+from indexes import lexical, store_garbage, store_rejections, store_vectors, store_words
 from indexes.errors import NotFound
 from indexes.store import Connection, now
 from indexes.store_documents import removed_since, signed, source
@@ -72,13 +72,29 @@ def apply(connection: Connection, changes: ChangeSet, serving: Serving) -> Apply
     store_rejections.forget(connection, source_id, changes.forgotten)
     store_rejections.remember(connection, source_id, changes.rejections)
     applied: dict[str, str] = {}
+    incomplete = _without_vectors(connection, changes, serving)
     for upsert in changes.upserts:
+        if upsert.path in incomplete:
+            continue
         document_id_or_none = None if upsert.path in gone else _upsert(connection, source_id, upsert, serving)
         if document_id_or_none is None:
             conflicts.append(upsert.path)
         else:
             applied[upsert.path] = document_id_or_none
-    return ApplyReport(applied, tuple(conflicts), tuple(path for path in conflicts if path in gone))
+    by_hand = tuple(path for path in conflicts if path in gone)
+    return ApplyReport(applied, tuple(conflicts), by_hand, tuple(incomplete))
+
+
+def _without_vectors(connection: Connection, changes: ChangeSet, serving: Serving) -> list[str]:
+    """Return the paths of upserts that need vectors and lack one.
+
+    Asked in the transaction that makes their chunks refer to them: from then on nobody deletes them.
+    """
+    if not changes.needs_vectors:
+        return []
+    hashes = {upsert.path: {chunk.embedded_hash for chunk in upsert.chunks} for upsert in changes.upserts}
+    known = store_vectors.known_vectors(connection, serving.embedding_spec_id, list(set().union(*hashes.values())))
+    return [path for path, wanted in hashes.items() if not wanted <= known]
 
 
 def remove_document(connection: Connection, document_id: str) -> tuple[int, str]:
@@ -129,6 +145,7 @@ def _drop_versions(connection: Connection, document_id: str) -> None:
         for (chunk_spec_id,) in specs.fetchall():
             slices = store_words.slices(connection, version_id, chunk_spec_id, text)
             store_words.remove(connection, chunk_spec_id, slices)
+    store_garbage.suspect(connection, document_id)
     connection.execute("DELETE FROM document_version WHERE document_id = ?", (document_id,))
 
 

@@ -42,6 +42,21 @@ def remove(connection: Connection, chunk_spec_id: int, slices: Iterable[tuple[in
     )
 
 
+def merge_step(connection: Connection, chunk_spec_id: int, pages: int, *, first: bool) -> bool:
+    """Merge about `pages` pages of the table's b-trees; say whether there is more to do.
+
+    A word that was taken out stays in the older b-trees until they are merged with the newer one that says so. The
+    `first` step puts all b-trees of this moment together, the others go on with them: FTS5's `optimize` in
+    transactions of a bounded size, which b-trees that come meanwhile do not prolong ("FTS5", 6.8, the merge command).
+    """
+    before, table = connection.total_changes, _table(chunk_spec_id)
+    connection.execute(
+        f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)",  # noqa: S608 - an integer
+        (-pages if first else pages,),
+    )
+    return connection.total_changes - before >= 2  # one row is the command itself ("FTS5", 6.8)
+
+
 def are_current(connection: Connection) -> bool:
     """Whether the tables were written by this release's `indexes.lexical`: else rows can't be taken out again."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (_VERSION_KEY,)).fetchone()

@@ -210,6 +210,8 @@ class ChangeSet:
     as_of: int | None = None
     """`Manifest.changes` of what this was planned from: a path that was removed by hand after that gets no document.
     None: not known, and a removal is no obstacle."""
+    needs_vectors: bool = False
+    """Leave out upserts of which a vector is missing, and say so: it was deleted since they were cut."""
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
@@ -227,6 +229,8 @@ class ApplyReport:
     """Paths whose document changed or vanished since the plan: nothing was done for them."""
     removed_by_hand: tuple[str, ...] = ()
     """Those of the conflicts that were removed by hand since the plan."""
+    incomplete: tuple[str, ...] = ()
+    """Paths of upserts that were left out because a vector is missing (see `ChangeSet.needs_vectors`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ _GROUP_DOCUMENTS = 64
 _GROUP_CHARACTERS = 4_000_000
 _MOST_WAITING = 512
 """Documents that may wait for vectors at once."""
+_ROUNDS = 5
+"""How often vectors that others delete are paid for again before the document is left to the next run."""
 
 
 async def apply(
@@ -73,6 +75,10 @@ class _Application:
     _embedded: int = 0
     _waiting: deque[DocumentUpsert] = field(default_factory=deque)
     _asked: set[bytes] = field(default_factory=set)
+    _vanished: set[bytes] = field(default_factory=set)
+    """Texts whose vector was stored when the run was prepared, and was deleted since."""
+    _returned: list[DocumentUpsert] = field(default_factory=list)
+    """Documents that were left out for that."""
 
     def __post_init__(self) -> None:
         self.queue = EmbeddingQueue(
@@ -95,19 +101,39 @@ class _Application:
                 if len(self._waiting) >= _MOST_WAITING:
                     await self.queue.flush()
                     await self._apply_whole()
+                if len(self._returned) >= _MOST_WAITING:
+                    await self._ask_again()
             await self.queue.flush()
+            await self._apply_whole()
+            await self._ask_again()
         except Exception:
             await self.queue.settle()
             await self._apply_whole()
             raise
-        await self._apply_whole()
         await self._reject_refused()
+
+    async def _ask_again(self) -> None:
+        """Pay for vectors that were deleted since the run counted on them, and apply their documents."""
+        for _ in range(_ROUNDS):
+            if not self._returned:
+                return
+            returned, self._returned = self._returned, []
+            for document in returned:
+                hashes = [chunk.embedded_hash for chunk in document.chunks]
+                known = await asyncio.to_thread(self.collection.known_vectors, self.prepared.spec.embedding, hashes)
+                self._vanished.update(set(hashes) - known)
+                self._asked -= set(hashes) - known
+                await self._ask_for(document)
+                self._waiting.append(document)
+            await self.queue.flush()
+            await self._apply_whole()
+        self.conflicts.extend(document.path for document in self._returned)
 
     async def _ask_for(self, document: DocumentUpsert) -> None:
         name = self.prepared.spec.embedding.template
         for chunk in document.chunks:
             key = chunk.embedded_hash
-            if key in self.prepared.wanted and key not in self._asked:
+            if (key in self.prepared.wanted or key in self._vanished) and key not in self._asked:
                 self._asked.add(key)
                 text = template.render(name, document.title, chunk.heading_path, document.text[chunk.start : chunk.end])
                 header = template.header_tokens(name, document.title, chunk.heading_path)
@@ -130,7 +156,7 @@ class _Application:
             await self._apply(self._changes(whole))
 
     def _changes(self, whole: list[DocumentUpsert]) -> ChangeSet:
-        return ChangeSet(self.source_id, upserts=tuple(whole), as_of=self.prepared.changes.as_of)
+        return ChangeSet(self.source_id, upserts=tuple(whole), as_of=self.prepared.changes.as_of, needs_vectors=True)
 
     async def _reject_refused(self) -> None:
         """List the documents that hold a text the provider refuses; the version they had before stays, as stale."""
@@ -152,6 +178,8 @@ class _Application:
         report = await asyncio.to_thread(self.collection.apply, changes)
         self.applied += len(report.documents)
         self.removed_by_hand += report.removed_by_hand
+        left_out = set(report.incomplete)
+        self._returned.extend(document for document in changes.upserts if document.path in left_out)
         for path in report.conflicts:
             self.conflicts.append(path)
             self.on_event(IngestEvent("conflict", path=path))
