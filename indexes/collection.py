@@ -11,11 +11,20 @@ from typing import Self
 
 import numpy as np
 
-from indexes import store_changes, store_documents, store_rejections, store_search, store_vectors, store_words
+from indexes import (
+    store_backup,
+    store_changes,
+    store_documents,
+    store_rejections,
+    store_search,
+    store_vectors,
+    store_words,
+)
 from indexes.errors import Conflict, IndexesError, InvalidVectors, StoreNotFound, StoreTooNew
 from indexes.generations import Segments, Snapshot, last_row
 from indexes.search import Query, require_valid, search
 from indexes.store import Connection, Store
+from indexes.store_backup import Contents
 from indexes.store_changes import Serving
 from indexes.store_vectors import Head
 from indexes.types import (
@@ -55,7 +64,7 @@ class Collection:
     """
 
     def __init__(self, store: Store, folder: Path, collection_id: str, delta_rows: int) -> None:
-        self._store = store
+        self._store, self._folder = store, folder
         self._segments = Segments(store, folder)
         self._id = collection_id
         self._delta_rows = delta_rows
@@ -103,6 +112,11 @@ class Collection:
     def id(self) -> str:
         """The six characters that stand in the ids of its documents."""
         return self._id
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self._folder
 
     @property
     def spec(self) -> IndexSpec:
@@ -331,6 +345,10 @@ class Collection:
             delta_rows=delta,
             bytes=self._store.bytes_on_disk() + self._segments.bytes_on_disk(),
         )
+
+    def backup(self, file: Path, *, overwrite: bool = False) -> Contents:
+        """Write everything but what is derived into one file. See `indexes.store_backup.write`."""
+        return store_backup.write(self._store, file, overwrite=overwrite)
 
     def generations(self) -> tuple[Generation, ...]:
         """Return all generations with their segments, oldest first."""

@@ -54,6 +54,9 @@ SHOWN: Mapping[type[Exception], Shown] = {
     index.SourceOverlap: Shown(409, "source_overlap", "The source overlaps with a known one."),
     index.StoreBusy: Shown(409, "store_busy", "Another writer holds the collection; try again in a moment."),
     index.StoreError: Shown(503, "store_unavailable", _DAMAGED),
+    index.StoreClosed: Shown(
+        409, "collection_changed", "The collection was removed or replaced meanwhile; repeat the request."
+    ),
     index.StoreTooNew: Shown(503, "store_too_new", "The collection was written by a newer release; update this one."),
     index.StorageFull: Shown(503, "storage_full", "The disk is full or read-only; nothing was changed."),
     ingest.PathError: Shown(422, "path", "There is nothing to index at that path."),
