@@ -243,6 +243,10 @@ class Collection:
         """Turn the delta into a segment; say whether there was anything to fold and nobody else was building."""
         return self._segments.fold()
 
+    def rebuild_segments(self, files: frozenset[str]) -> bool:
+        """Build segments anew from the store, by the names of their files; say whether nobody else was building."""
+        return self._segments.rebuild(files)
+
     # Reading
 
     def search(

@@ -18,6 +18,8 @@ from indexes.errors import StorageFull, StoreBusy, StoreClosed, StoreDamaged, St
 from indexes.migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
 
 Connection = sqlite3.Connection
+DatabaseError = sqlite3.Error
+"""What stays of SQLite's errors: a statement that the file can't answer, a table of it being gone."""
 
 FILE_NAME = "store.db"
 PAGE_SIZE = 16_384
@@ -282,6 +284,16 @@ def read_file(path: Path) -> Iterator[Connection]:
             yield connection
         finally:
             connection.close()
+
+
+@contextmanager
+def memory() -> Iterator[Connection]:
+    """Give a connection to a database that is nowhere but in memory."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        yield connection
+    finally:
+        connection.close()
 
 
 def _header(path: Path) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The commands that keep a data directory whole: backup, restore."""
+"""The commands that keep a data directory whole: doctor, backup, restore."""
 
 import dataclasses
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import rich_click as click
 
 from indexes.store_backup import Contents
-from ragsvc import terminal
+from ragsvc import doctor, terminal
 from ragsvc.command import collection_option, json_option, run
 from ragsvc.compose import House
 from ragsvc.restoring import Restored
@@ -67,4 +67,25 @@ def _held(contents: Contents) -> str:
     return f"{contents.documents:,} documents, {contents.chunks:,} chunks, {contents.vectors:,} vectors"
 
 
-COMMANDS = (backup_command, restore_command)
+@click.command("doctor", epilog="Example: ragsvc doctor --repair")
+@click.option("--repair", is_flag=True, help="Rebuild what is derived, and remove what killed runs left.")
+@click.option("--collection", default=None, metavar="NAME", help="One collection instead of all.")
+@json_option
+def doctor_command(repair: bool, collection: str | None, as_json: bool) -> int:
+    """Check that everything is what it says it is. Exit 1 where an inconsistency is left.
+
+    Others may read and write meanwhile. What was acknowledged (documents, texts, vectors) is never changed.
+    """
+    found = doctor.examine(load_settings().data_dir, collection, repair=repair)
+    if as_json:
+        checked = [{"place": part.place, "findings": part.findings} for part in found.checked]
+        terminal.print_json({"consistent": found.consistent, "checked": checked})
+    else:
+        for line in doctor.lines(found):
+            terminal.print_line(line)
+        said = "nothing is inconsistent" if found.consistent else "an inconsistency is left"
+        terminal.print_line(f"checked {', '.join(part.place for part in found.checked)}: {said}")
+    return 0 if found.consistent else 1
+
+
+COMMANDS = (doctor_command, backup_command, restore_command)

@@ -312,6 +312,15 @@ class ServiceStore:
                 ],
             )  # fmt: skip
 
+    def integrity(self) -> list[str]:
+        """Return what is wrong with the file, at most 20 messages, and which rows name others that are gone."""
+        rows = self.rows("PRAGMA integrity_check(20)")
+        found = [str(row[0]) for row in rows if row[0] != "ok"]
+        for table in ("job_file", "job_event"):
+            [(lost,)] = self.rows(f"SELECT count(*) FROM {table} WHERE job_seq NOT IN (SELECT seq FROM job)")  # noqa: S608
+            found += [f"{lost} rows of {table} belong to no job"] if lost else []
+        return found
+
     def rows(self, statement: str, *values: str | int) -> list[tuple[Any, ...]]:
         """Return what a SELECT finds. Raises StorageBusy, StorageFailed."""
         with self._reading, _translated(self.path):
