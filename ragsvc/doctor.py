@@ -19,6 +19,7 @@ from indexes.failpoints import point
 from ragsvc.errors import ConfigurationError, StorageFailed, UnknownCollection
 from ragsvc.inbox import Inbox
 from ragsvc.job_store import JobStore
+from ragsvc.library import DEFAULT
 from ragsvc.service_store import FILE_NAME, CollectionRow, ServiceStore
 
 LEFTOVER_SECONDS = 600.0
@@ -64,7 +65,7 @@ def examine(data_dir: Path, collection: str | None = None, *, repair: bool = Fal
         store.close()
 
 
-_LOST = "put it back from a copy of the data directory; without one, move it away: collections come back with ragsvc restore"
+_LOST = "put it back from a copy of the data directory, or move it away: collections come back with ragsvc restore"
 
 
 class _Examiner:
@@ -75,7 +76,7 @@ class _Examiner:
 
     def examine(self, name: str | None) -> Examination:
         rows = [row for row in self._store.collections() if name in (None, row.name)]
-        if name is not None and not rows:
+        if name not in (None, DEFAULT) and not rows:
             raise UnknownCollection(f"there is no collection {name!r}; `ragsvc collections list` shows them")
         checked = [Checked(FILE_NAME, tuple(self._service()))]
         checked += [Checked(row.name, tuple(self._collection(row))) for row in rows]
@@ -124,7 +125,7 @@ class _Examiner:
                     continue
                 if not self._repair:
                     yield note(
-                        "leftover", where, "no collection is there any more", "ragsvc doctor --repair removes it"
+                        "leftover", where, "no collection is there any more", "remove it: ragsvc doctor --repair"
                     )
                     continue
                 if folder.name in {row.folder for row in self._store.collections()}:
@@ -157,9 +158,7 @@ class _Examiner:
         free = shutil.disk_usage(self._data_dir).free
         sizes = [path.stat().st_size for path in self._folder.glob("*/store.db")] if self._folder.is_dir() else []
         if free < max([ROOM_BYTES, *sizes]):
-            yield note(
-                "room", str(self._data_dir), f"{free:,} bytes are free", "make room: a copy of a store needs more"
-            )
+            yield note("room", str(self._data_dir), f"{free:,} bytes are free", "make room: a copy of a store needs it")
 
 
 def _touched(folder: Path) -> float:
