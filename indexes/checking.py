@@ -16,9 +16,10 @@ from indexes import store_backup, store_checks, store_rejections, store_search, 
 from indexes.collection import Collection
 from indexes.errors import StorageFull, StoreBusy, StoreDamaged, StoreError
 from indexes.failpoints import point
-from indexes.generations import checksum
+from indexes.segment_files import SegmentFiles
 from indexes.store import DatabaseError, Store
 from indexes.types import Segment
+from indexes.vector_map import Layout
 
 Level = Literal["problem", "repaired", "note"]
 _BATCH = 200
@@ -75,6 +76,7 @@ class _Check:
 
     def __init__(self, store: Store, folder: Path, *, repair: bool) -> None:
         self._store, self._folder, self._repair = store, folder, repair
+        self._files = SegmentFiles(store, folder)
 
     def findings(self) -> Iterator[Finding]:
         """Yield what is found. A step that can't be done for damage is a finding itself."""
@@ -185,62 +187,56 @@ class _Check:
 
     def _segments(self) -> Iterator[Finding]:
         """Compare files with what their rows say. A row that is gone meanwhile was replaced by a fold."""
-        wrong = {segment.file: why for segment, why in self._wrong_segments()}
-        if wrong:
-            known = {segment.file for _, _, segment in self._named()}
-            wrong = {file: why for file, why in wrong.items() if file in known}
+        wrong = self._wrong_segments()
         if wrong and self._repair:
             yield from self._rebuilt(wrong)
-        else:
-            for file, why in wrong.items():
-                yield problem(
-                    "segment", f"segments/{file}", why, f"{_REPAIR} (searches are right, and slower, without)"
-                )
+            return
+        for file, why in wrong.items():
+            yield problem("segment", f"segments/{file}", why, f"{_REPAIR}; till then its rows come from the store")
 
     def _rebuilt(self, wrong: dict[str, str]) -> Iterator[Finding]:
         point("doctor.segments")
         with Collection.open(self._folder) as collection:
-            done = collection.rebuild_segments(frozenset(wrong))
-        known = {segment.file for _, _, segment in self._named()}
-        left = {segment.file for segment, _ in self._wrong_segments()}
+            collection.rebuild_segments(frozenset(wrong))
+        left = self._wrong_segments()
         for file, why in wrong.items():
-            if done and file not in known & left:
-                yield Finding("repaired", "segment", f"segments/{file}", f"{why}: rebuilt from the store")
-            else:
+            if file in left:
                 yield problem("segment", f"segments/{file}", why, "somebody is building; repeat the command later")
+            else:
+                yield Finding("repaired", "segment", f"segments/{file}", f"{why}: rebuilt from the store")
 
-    def _named(self) -> list[tuple[int, int, Segment]]:
-        """Return (embedding spec id, dimensions, segment) of all generations."""
-        with self._store.read() as connection:
-            return [
-                (spec_id, dimensions, segment)
-                for number, spec_id, dimensions in store_checks.served(connection)
-                for segment in store_vectors.segments(connection, number)
-            ]
+    def _wrong_segments(self) -> dict[str, str]:
+        """Return what is wrong with the segments in service, by file; a kept generation's are checked by a rollback."""
+        found = {segment.file: why for segment in self._named() if (why := self._wrong_segment(segment))}
+        known = {segment.file for segment in self._named()} if found else set[str]()
+        return {file: why for file, why in found.items() if file in known}
 
-    def _wrong_segments(self) -> Iterator[tuple[Segment, str]]:
+    def _named(self) -> tuple[Segment, ...]:
         with self._store.read() as connection:
-            last = store_checks.last_vector(connection)
-        for spec_id, _, segment in self._named():
-            with self._store.read() as connection:
-                held = store_checks.vectors_between(connection, spec_id, segment.first_id, segment.last_id)
-            if not 0 < segment.first_id <= segment.last_id <= last or held > segment.rows:
-                yield segment, f"it says {segment.first_id} to {segment.last_id}, {segment.rows} rows; there are {held}"
-                continue
-            path = self._folder / "segments" / segment.file
-            try:
-                size = path.stat().st_size
-                if size != segment.size or checksum(path) != segment.sha256:
-                    yield segment, f"its {size} bytes are not the {segment.size} that were written"
-            except OSError as error:
-                yield segment, f"it can't be read: {error.strerror}"
+            return store_vectors.segments(connection, store_vectors.head(connection).generation)
+
+    def _wrong_segment(self, segment: Segment) -> str:
+        with self._store.read() as connection:
+            head, last = store_vectors.head(connection), store_checks.last_vector(connection)
+            spec_id, first = head.embedding_spec_id, segment.first_id
+            held = store_checks.vectors_between(connection, spec_id, first, segment.last_id)
+        if not 0 < first <= segment.last_id <= last or held > segment.rows:
+            return f"it says {segment.rows} vectors, {first} to {segment.last_id}; the store has {held} of {last}"
+        try:
+            self._files.require_whole(segment)
+        except OSError as error:
+            return f"it can't be read: {error.strerror}"
+        except StoreDamaged as error:
+            return str(error)
+        layout = Layout(head.spec.embedding.dimensions, first, segment.last_id)
+        damaged = self._files.rows(spec_id, layout, segment.checksums, _ignore).damaged()
+        return f"{len(damaged)} of the {layout.blocks} blocks of its exact vectors are damaged" if len(damaged) else ""
 
     def _leftovers(self) -> Iterator[Finding]:
         """Look for files that nothing names, unless somebody is building one just now."""
-        left = self._unnamed()
-        if not left:
+        if not self._unnamed():
             return
-        with suppress(Timeout), FileLock(self._folder / "locks" / "build.lock", timeout=0, mode=0o600):
+        with suppress(Timeout), FileLock(self._files.locks / "build.lock", timeout=0, mode=0o600):
             left = self._unnamed()
             if self._repair:
                 point("doctor.leftovers")
@@ -249,9 +245,16 @@ class _Check:
             yield from (_leftover(f"{path.parent.name}/{path.name}", repaired=self._repair) for path in left)
 
     def _unnamed(self) -> list[Path]:
-        named = {segment.file for _, _, segment in self._named()}
-        files = self._folder / "segments"
-        return sorted(path for path in files.iterdir() if path.name not in named) if files.is_dir() else []
+        with self._store.read() as connection:
+            files = store_vectors.segment_files(connection)
+            maps = {self._files.map_path(one).name for one in store_vectors.served_embedding_specs(connection)}
+        return sorted(
+            path
+            for folder, named in ((self._files.indexes, files), (self._files.vectors, maps))
+            if folder.is_dir()
+            for path in folder.iterdir()
+            if path.name not in named
+        )
 
     def _figures(self) -> Iterator[Finding]:
         with self._store.read() as connection:
@@ -271,6 +274,10 @@ class _Check:
             yield note("unreferenced", "vectors", f"{count} serve no text now, {size:,} bytes; kept for its return")
         if purges:
             yield note("purge", "purge", f"{purges} purges are not finished", _REPAIR)
+
+
+def _ignore() -> None:
+    """What is damaged is asked for afterwards, all of it."""
 
 
 def _leftover(where: str, *, repaired: bool) -> Finding:

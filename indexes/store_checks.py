@@ -223,14 +223,6 @@ def pending_purges(connection: Connection) -> int:
     return count
 
 
-def served(connection: Connection) -> list[tuple[int, int, int]]:
-    """Return (number, embedding spec id, dimensions) of every generation that is kept."""
-    return connection.execute(
-        """SELECT g.number, g.embedding_spec_id, e.dimensions FROM generation g
-           JOIN embedding_spec e ON e.id = g.embedding_spec_id ORDER BY g.number"""
-    ).fetchall()
-
-
 def broken_json(connection: Connection) -> int:
     """Return how many documents have metadata that is no JSON object."""
     count: int = connection.execute(

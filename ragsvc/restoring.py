@@ -29,6 +29,8 @@ from ragsvc.upload_run import APPLY_LOCK
 RESTORE_LOCK = "restore.lock"
 """Held in a folder while it is filled: it is not a leftover."""
 _BUILD_LOCK = "build.lock"
+_SETTLE_SECONDS = 3600.0
+"""Segments that the backup names are rebuilt before it is served; what takes longer is done by the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Backups:
             store_backup.install(file, folder, collection_id)
             point("restore.open")
             with Collection.open(folder, delta_rows=self._delta_rows) as opened:
-                opened.load()
+                opened.settle(_SETTLE_SECONDS)
             if standing is None:
                 point("restore.list")
                 self._store.add_collection(collection_id, name, folder.name)
