@@ -299,7 +299,9 @@ def memory() -> Iterator[Connection]:
 def _header(path: Path) -> tuple[int, int]:
     """Return application id and schema version, read-only: even a leftover log is not merged into the file."""
     with _translated(path):
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        # Where others have the store open, not even their shared memory is written to.
+        shared = "&readonly_shm=1" if path.with_name(f"{path.name}-shm").exists() else ""
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{shared}", uri=True)
         try:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             version = connection.execute("PRAGMA user_version").fetchone()[0]

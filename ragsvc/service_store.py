@@ -347,8 +347,10 @@ def stamp(moment: datetime) -> str:
 
 
 def _connect(path: Path, busy_seconds: float, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
+    # Where others have the file open, one that only looks does not even write to their shared memory.
+    shared = "&readonly_shm=1" if mode == "ro" and path.with_name(f"{path.name}-shm").exists() else ""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=busy_seconds, isolation_level=None,
+        f"{path.absolute().as_uri()}?mode={mode}{shared}", uri=True, timeout=busy_seconds, isolation_level=None,
         check_same_thread=False,
     )  # fmt: skip
     connection.execute("PRAGMA synchronous = FULL")
