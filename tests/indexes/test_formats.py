@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +18,7 @@ from indexes.types import ChangeSet
 from ragsvc.job_store import JobStore
 from ragsvc.jobs import NewFile
 from ragsvc.service_store import ServiceStore
+from tests.faults.killing import killed_at_statement
 from tests.indexes.corpus import SPEC, embedded_hash, put, query_vector, upsert
 from tests.indexes.stores.make import state
 
@@ -106,35 +105,6 @@ def test_segments_of_the_first_kind_are_dropped_and_their_vectors_served(tmp_pat
         assert told(collection) == recorded(f"store-{number}")
 
 
-def killed_at(statement: int, open_store: object) -> bool:
-    """Run `open_store` in a child that is killed before the nth statement; say whether it came to it."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            left, connect = [statement], sqlite3.connect
-
-            def traced(*arguments: object, **named: object) -> sqlite3.Connection:
-                connection = connect(*arguments, **named)
-
-                def kill(_: str) -> None:
-                    left[0] -= 1
-                    if not left[0]:
-                        os.kill(os.getpid(), signal.SIGKILL)
-
-                connection.set_trace_callback(kill)
-                return connection
-
-            sqlite3.connect = traced
-            open_store()
-            code = 0
-        finally:
-            os._exit(code)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, -signal.SIGKILL)
-    return status != 0
-
-
 @pytest.mark.parametrize("number", RELEASED)
 def test_a_migration_that_is_killed_leaves_a_store_that_can_be_opened(tmp_path: Path, number: int) -> None:
     """Killed before its nth statement, for every n: the store is at some step, whole, and the next opening ends it."""
@@ -144,7 +114,7 @@ def test_a_migration_that_is_killed_leaves_a_store_that_can_be_opened(tmp_path: 
         statement += 1
         folder = tmp_path / str(statement)
         shutil.copytree(kept, folder)
-        ended = not killed_at(statement, lambda at=folder: Collection.open(at).close())
+        ended = not killed_at_statement(statement, lambda at=folder: Collection.open(at).close())
         at_steps.add(schema(folder))
         with Collection.open(folder) as collection:
             assert told(collection) == said
@@ -191,7 +161,7 @@ def test_a_migration_of_the_service_store_that_is_killed_is_ended_by_the_next_op
         statement += 1
         folder = tmp_path / str(statement)
         shutil.copytree(kept, folder)
-        more = killed_at(statement, lambda at=folder: ServiceStore.open(at).close())
+        more = killed_at_statement(statement, lambda at=folder: ServiceStore.open(at).close())
         store = ServiceStore.open(folder)
         assert spoken(store) == recorded(f"service-{number}")
         store.close()
