@@ -14,6 +14,7 @@ import numpy as np
 from indexes import (
     garbage,
     snapshots,
+    store_backup,
     store_changes,
     store_documents,
     store_garbage,
@@ -31,6 +32,7 @@ from indexes.search import Query, require_valid, search
 from indexes.segment_files import SegmentFiles
 from indexes.snapshots import Snapshot, last_row
 from indexes.store import Connection, Store
+from indexes.store_backup import Contents
 from indexes.store_changes import Serving
 from indexes.store_garbage import PendingPurge, PurgedRows
 from indexes.store_vectors import Head
@@ -74,8 +76,7 @@ class Collection:
     """
 
     def __init__(self, store: Store, folder: Path, collection_id: str, delta_rows: int, kind: str) -> None:
-        self._store = store
-        self._folder = folder
+        self._store, self._folder = store, folder
         self._files = SegmentFiles(store, folder)
         self._files.make_folders()
         self._segments = Segments(store, self._files, kind)
@@ -134,6 +135,11 @@ class Collection:
     def id(self) -> str:
         """The six characters that stand in the ids of its documents."""
         return self._id
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self._folder
 
     @property
     def spec(self) -> IndexSpec:
@@ -295,6 +301,10 @@ class Collection:
         """Turn the delta into a segment; say whether there was anything to fold and nobody else was building."""
         return self._segments.fold()
 
+    def rebuild_segments(self, files: frozenset[str]) -> bool:
+        """Build segments anew from the store, by the names of their files; say whether nobody else was building."""
+        return self._segments.rebuild(files)
+
     # Reading
 
     def search(
@@ -423,6 +433,10 @@ class Collection:
             delta_rows=delta,
             bytes=self._store.bytes_on_disk() + self._files.bytes_on_disk(),
         )
+
+    def backup(self, file: Path, *, overwrite: bool = False) -> Contents:
+        """Write everything but what is derived into one file. See `indexes.store_backup.write`."""
+        return store_backup.write(self._store, file, overwrite=overwrite)
 
     def generations(self) -> tuple[Generation, ...]:
         """Return all generations with their segments, oldest first."""

@@ -25,6 +25,7 @@ from ragsvc.errors import BadRequest, RagsvcError
 from ragsvc.evaluating import evaluate_command
 from ragsvc.following import Following
 from ragsvc.indexing import IndexOutcome, IndexRequest, index, own_folders
+from ragsvc.maintaining import COMMANDS
 from ragsvc.protocols import Retrieved
 from ragsvc.settings import Settings, load_settings
 from ragsvc.types import Answer, Question
@@ -267,5 +268,5 @@ def status_command(collection: str, as_json: bool) -> None:
         terminal.print_status(status)
 
 
-for _command in (*GROUPS, evaluate_command):
+for _command in (*GROUPS, *COMMANDS, evaluate_command):
     cli.add_command(_command)

@@ -57,6 +57,9 @@ SHOWN: Mapping[type[Exception], Shown] = {
         409, "run_goes_on", "It is removed; a run that may have read it before goes on. Repeat the request later."
     ),
     index.StoreError: Shown(503, "store_unavailable", _DAMAGED),
+    index.StoreClosed: Shown(
+        409, "collection_changed", "The collection was removed or replaced meanwhile; repeat the request."
+    ),
     index.StoreTooNew: Shown(503, "store_too_new", "The collection was written by a newer release; update this one."),
     index.StorageFull: Shown(503, "storage_full", "The disk is full or read-only; nothing was changed."),
     ingest.PathError: Shown(422, "path", "There is nothing to index at that path."),
