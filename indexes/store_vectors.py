@@ -27,7 +27,7 @@ _COLLECTION_KEY = "collection_id"
 
 _GENERATION = """
     SELECT g.number, g.revision, g.embedding_spec_id, g.chunk_spec_id, g.current, g.created_at,
-           e.model, e.dimensions, e.template, e.input_limit, c.tokens, c.overlap, c.chunker
+           e.model, e.dimensions, e.template, e.input_limit, c.tokens, c.overlap, c.chunker, g.retired_at
     FROM generation g JOIN embedding_spec e ON e.id = g.embedding_spec_id JOIN chunk_spec c ON c.id = g.chunk_spec_id
 """
 
@@ -82,9 +82,16 @@ def generations(connection: Connection) -> tuple[Generation, ...]:
             segments=segments(connection, row[0]),
             current=bool(row[4]),
             created_at=row[5],
+            retired_at=row[13],
+            rows=count_vectors(connection, row[2]),
         )
         for row in rows
     )
+
+
+def spec_of(connection: Connection, generation: int) -> IndexSpec:
+    """Return the spec of a generation that is there."""
+    return _spec(connection.execute(f"{_GENERATION} WHERE g.number = ?", (generation,)).fetchone())
 
 
 def _spec(row: Sequence[object]) -> IndexSpec:
@@ -92,9 +99,11 @@ def _spec(row: Sequence[object]) -> IndexSpec:
 
 
 def insert_generation(connection: Connection, spec: IndexSpec) -> int:
-    """Make a generation of `spec` the current one, and return its number: one that was never used before."""
+    """Make a generation of `spec` the current one, and return its number: one that was never used before.
+
+    The one that was is no longer, or there never was one.
+    """
     embedding, chunks = embedding_spec_id(connection, spec.embedding), chunk_spec_id(connection, spec.chunks)
-    connection.execute("UPDATE generation SET current = 0 WHERE current = 1")
     cursor = connection.execute(
         "INSERT INTO generation (embedding_spec_id, chunk_spec_id, created_at, current) VALUES (?, ?, ?, 1)",
         (embedding, chunks, now()),
@@ -133,6 +142,15 @@ def chunk_spec_id(connection: Connection, spec: ChunkSpec) -> int:
     found: int = row.fetchone()[0]
     store_words.create(connection, found)
     return found
+
+
+def known_chunk_spec_id(connection: Connection, spec: ChunkSpec) -> int | None:
+    """Return the id of a spec, or None where the store never saw it."""
+    row = connection.execute(
+        "SELECT id FROM chunk_spec WHERE tokens = ? AND overlap = ? AND chunker = ?",
+        (spec.tokens, spec.overlap, spec.chunker),
+    ).fetchone()
+    return row[0] if row else None
 
 
 def known_vectors(connection: Connection, spec_id: int, hashes: Sequence[bytes]) -> frozenset[bytes]:
