@@ -59,17 +59,22 @@ def publish(connection: Connection, spec: IndexSpec) -> int:
 def serve(connection: Connection, number: int) -> None:
     """Make a generation that is kept the current one again."""
     _retire(connection)
-    connection.execute("UPDATE generation SET current = 1, retired_at = NULL WHERE number = ?", (number,))
+    connection.execute("UPDATE generation SET current = 0 WHERE current = 1")
+    connection.execute(
+        "UPDATE generation SET current = 1, retired_at = NULL, revision = revision + 1 WHERE number = ?", (number,)
+    )
+    # What was folded since serves it, too: else it would begin with all of that in its delta.
+    store_vectors.inherit_segments(connection, number)
 
 
 def _retire(connection: Connection) -> None:
-    """Take the current generation out of service, later than any other: clocks may stand still or be set back."""
+    """Note that the current generation goes out of service, later than any other: clocks may be set back."""
     moment = now()
     last = connection.execute("SELECT max(retired_at) FROM generation").fetchone()[0]
     if last is not None and moment <= last:
         after = datetime.fromisoformat(last) + timedelta(milliseconds=1)
         moment = after.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    connection.execute("UPDATE generation SET current = 0, retired_at = ? WHERE current = 1", (moment,))
+    connection.execute("UPDATE generation SET retired_at = ? WHERE current = 1", (moment,))
 
 
 def older(connection: Connection, current: int, number: int | None) -> int:
