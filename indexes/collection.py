@@ -248,13 +248,16 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             last = last_row(store_vectors.segments(connection, head.generation))
-            limit = min(self._delta_rows, max(1, DELTA_BYTES // (4 * head.spec.embedding.dimensions)))
+            limit = self._most_rows(head.spec.embedding)
             # Ids that went to other specs make this an upper bound; mostly it saves the counting.
             if head.last_vector_id - last < limit:
                 return False
             if store_vectors.count_vectors(connection, head.embedding_spec_id, last) < limit:
                 return False
         return self._segments.fold()
+
+    def _most_rows(self, spec: EmbeddingSpec) -> int:
+        return min(self._delta_rows, max(1, DELTA_BYTES // (4 * spec.dimensions)))
 
     def fold(self) -> bool:
         """Turn the delta into a segment; say whether there was anything to fold and nobody else was building."""
@@ -278,9 +281,9 @@ class Collection:
         """Put another IndexSpec in service, in one transaction, and return the number of its generation, a new one.
 
         Returns None where documents are not cut by it yet: nothing was changed. `spec` in service already is left as
-        it is. Generations beyond the last two before it are dropped.
+        it is. Generations beyond the last two before it are dropped. Raises StoreBusy where another process builds.
         """
-        return publishing.publish(self._store, spec)
+        return publishing.publish(self._store, self._segments, spec, self._most_rows(spec.embedding))
 
     def rollback(self, number: int | None = None) -> int | None:
         """Serve a kept generation again, in one transaction, and return its number; by default the older one.

@@ -6,13 +6,16 @@ SQLite decides all races: the transaction that puts a generation in service look
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from indexes import store_generations, store_recutting, store_vectors, store_words
 from indexes.failpoints import point
+from indexes.generations import Segments
 from indexes.store import Connection, Store
+from indexes.store_vectors import Head
 from indexes.types import DocumentCut, IndexSpec, StoredDocument
 
 Outcome = TypeVar("Outcome")
@@ -34,16 +37,45 @@ def add_cuts(store: Store, spec: IndexSpec, cuts: Sequence[DocumentCut]) -> int:
         return sum(store_recutting.add_cut(connection, ids, cut) for cut in cuts)
 
 
-def publish(store: Store, spec: IndexSpec) -> int | None:
-    """Make a new generation the current one and return its number; None where a document is not cut by it."""
-    with _writing(store, "publish") as connection:
+def publish(store: Store, segments: Segments, spec: IndexSpec, most_rows: int) -> int | None:
+    """Make a new generation the current one and return its number; None where a document is not cut by it.
+
+    Where nothing serves the vectors of its embedding spec yet, and there are more than `most_rows`, their segment is
+    built first: else every process would hold them in its delta.
+    """
+    with store.read() as connection:
+        if _is_uncut(connection, spec):
+            return None
+        coming = _coming(connection, spec, most_rows)
+    with (
+        nullcontext() if coming is None else segments.built_ahead(coming) as segment,
+        _writing(store, "publish") as connection,
+    ):
         head = store_vectors.head(connection)
         if head.spec == spec:
             return head.generation
-        if store_recutting.any_uncut(connection, store_generations.known_spec_ids(connection, spec)):
+        if _is_uncut(connection, spec):
             return None
         store_vectors.tick(connection)
-        return store_generations.publish(connection, spec)
+        number = store_generations.publish(connection, spec)
+        if coming is not None and segment is not None and not store_vectors.segments(connection, number):
+            store_vectors.replace_segments(connection, replace(coming, generation=number), (), segment)
+        return number
+
+
+def _is_uncut(connection: Connection, spec: IndexSpec) -> bool:
+    return store_recutting.any_uncut(connection, store_generations.known_spec_ids(connection, spec))
+
+
+def _coming(connection: Connection, spec: IndexSpec, most_rows: int) -> Head | None:
+    """Return what a generation would be in service with, where a segment is to be built for it."""
+    embedding, chunks = store_generations.known_spec_ids(connection, spec)
+    if embedding in store_vectors.served_embedding_specs(connection):
+        return None
+    if store_vectors.count_vectors(connection, embedding) <= most_rows:
+        return None
+    head = store_vectors.head(connection)
+    return replace(head, revision=0, spec=spec, embedding_spec_id=embedding, chunk_spec_id=chunks)
 
 
 def rollback(store: Store, number: int | None) -> int | None:
@@ -53,8 +85,7 @@ def rollback(store: Store, number: int | None) -> int | None:
         wanted = store_generations.older(connection, head.generation, number)
         if wanted == head.generation:
             return wanted
-        spec = store_vectors.spec_of(connection, wanted)
-        if store_recutting.any_uncut(connection, store_generations.known_spec_ids(connection, spec)):
+        if _is_uncut(connection, store_vectors.spec_of(connection, wanted)):
             return None
         store_vectors.tick(connection)
         store_generations.serve(connection, wanted)

@@ -133,8 +133,8 @@ def inherit_segments(connection: Connection, number: int) -> None:
         return
     connection.execute("DELETE FROM segment WHERE generation = ?", (number,))
     connection.execute(
-        """INSERT INTO segment SELECT ?, ordinal, file, kind, rows, first_id, last_id, sha256, bytes, settings, checksums,
-                                      created_at FROM segment WHERE generation = ?""",
+        """INSERT INTO segment SELECT ?, ordinal, file, kind, rows, first_id, last_id, sha256, bytes, settings,
+                                      checksums, created_at FROM segment WHERE generation = ?""",
         (number, best[0]),
     )
 
