@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from indexes.errors import StorageFull, StoreBusy, StoreDamaged, StoreError, StoreNotFound, StoreTooNew
+from indexes.failpoints import point
 from indexes.migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
 
 Connection = sqlite3.Connection
@@ -62,6 +63,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         path = folder / FILE_NAME
+        point("store.file")
         # SQLite gives the mode of this file to its -wal and -shm, whatever the umask.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -76,8 +78,10 @@ class Store:
             if application or version or connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 raise StoreDamaged(f"{path} is a database of something else; it is left unchanged")
             connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            point("store.log")
             connection.execute("PRAGMA journal_mode = WAL")
             migrate(connection)
+        point("store.sync")
         sync_folder(folder)
         sync_folder(folder.parent)
         return store
@@ -135,11 +139,14 @@ class Store:
         try:
             with _translated(self.path):
                 connection = self._writing_connection()
+                point("store.begin")
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     self._check_schema(connection)
                     yield connection
+                    point("store.commit")
                     connection.execute("COMMIT")
+                    point("store.committed")
                 finally:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
@@ -236,12 +243,22 @@ def sync_folder(folder: Path) -> None:
 def _header(path: Path) -> tuple[int, int]:
     """Return application id and schema version, read-only: even a leftover log is not merged into the file."""
     with _translated(path):
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-        finally:
-            connection.close()
+            return _marks(path, "ro")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+        # A creation was killed before the file got its log; what it left half-written must be taken back to be read.
+        return _marks(path, "rw")
+
+
+def _marks(path: Path, mode: str) -> tuple[int, int]:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
+    try:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    finally:
+        connection.close()
     return application, version
 
 

@@ -349,15 +349,26 @@ def _prepare(path: Path, busy_seconds: float) -> None:
 
 
 def _marks(path: Path, busy_seconds: float) -> tuple[int, int]:
-    """Return application id and schema version, through a connection that can't write."""
-    connection = _connect(path, busy_seconds, "ro")
+    """Return application id and schema version, through a connection that can't write if that will do."""
+    try:
+        application, version = _read_marks(path, busy_seconds, "ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+        # A creation was killed before the file got its log; what it left half-written must be taken back to be read.
+        application, version = _read_marks(path, busy_seconds, "rw")
+    if application not in (0, APPLICATION_ID):
+        raise ConfigurationError(f"{path} is another program's database: change RAGSVC_DATA_DIR")
+    return application, version
+
+
+def _read_marks(path: Path, busy_seconds: float, mode: Literal["rw", "ro"]) -> tuple[int, int]:
+    connection = _connect(path, busy_seconds, mode)
     try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
     finally:
         connection.close()
-    if application not in (0, APPLICATION_ID):
-        raise ConfigurationError(f"{path} is another program's database: change RAGSVC_DATA_DIR")
     return application, version
 
 

@@ -1,0 +1,176 @@
+"""Starts clients in milliseconds, forked from a process with everything imported, and kills them where a test says.
+
+A kill comes at the n-th named point (`indexes.failpoints`), at the n-th call of one system call (strace), or when some
+time has passed.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).parents[2]
+KILLED = -signal.SIGKILL
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a client is to do, and where it dies."""
+
+    folder: str
+    witness: str
+    seed: int | None = None
+    """Of the script; None for the small one."""
+    most: int | None = None
+    """Steps that it does."""
+    die_at: int = 0
+    """The point at which it kills itself, 0 for none."""
+    broken: str | None = None
+    """A writer of `broken`."""
+    traced: bool = False
+    """Whether it waits for a tracer."""
+
+
+class Nursery:
+    """Starts clients, one at a time."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def start(self, order: Order) -> int:
+        self.process.stdin.write(f"{json.dumps(asdict(order))}\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def ended(self) -> int:
+        """Return the exit code of the client; one that failed by itself is an error of the test."""
+        code = int(self.process.stdout.readline())
+        assert code in (0, KILLED), f"the client ended with {code}; its error is on stderr"
+        return code
+
+    def run(self, order: Order) -> bool:
+        """Return whether the client was killed at its point."""
+        self.start(order)
+        return self.ended() == KILLED
+
+    def run_for(self, order: Order, seconds: float) -> bool:
+        """Kill the client after `seconds`; return whether it was not done by then."""
+        child = self.start(order)
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)  # a child that has ended waits to be asked for its code
+        return self.ended() == KILLED
+
+    def run_traced(self, order: Order, *inject: str) -> bool:
+        """Let strace inject faults (`pwrite64:signal=KILL:when=3`); return whether the client was killed."""
+        child = self.start(order)
+        calls = ",".join(fault.split(":")[0] for fault in inject)
+        command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", "-p", str(child)]
+        for fault in inject:
+            command += ["-e", f"inject={fault}"]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
+            code = self.ended()
+            tracer.wait()
+        return code == KILLED
+
+
+def why_not_traced() -> str | None:
+    """Return why system calls can't be made to fail here, None where they can."""
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    tried = subprocess.run(
+        ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=chdir:error=EIO", "env", "-C", "/", "true"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if tried.returncode == 0 or "Input/output error" not in tried.stderr:
+        return f"strace may not trace or inject here: {tried.stderr.strip()[:200]}"
+    return None
+
+
+@contextmanager
+def memory_folder() -> Iterator[Path]:
+    """Give a folder that waits for no disk, where there is one: a kill of a process leaves what was written, synced or not."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None, prefix="faults-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def nursery() -> Iterator[Nursery]:
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    command = [sys.executable, "-m", "tests.faults.nursery"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield Nursery(process)
+        process.stdin.close()
+
+
+def serve() -> None:
+    """Fork a client for each line of orders."""
+    from tests.faults import broken  # noqa: F401 - imported once, here
+    from tests.faults.client import work
+    from tests.faults.steps import small
+
+    with memory_folder() as folder:  # what is imported when it is first needed, is so once
+        work(folder / "collection", folder / "witness", small())
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                live(Order(**json.loads(line)))
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        say(child)
+        # The child is not reaped before it is certain that nobody kills its number any more.
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def live(order: Order) -> None:
+    """Run in the child."""
+    from indexes import failpoints
+    from tests.faults import broken
+    from tests.faults.client import work
+    from tests.faults.steps import drawn, small
+
+    if order.traced:
+        while "TracerPid:\t0\n" in Path("/proc/self/status").read_text():
+            time.sleep(0.001)
+        time.sleep(0.005)
+    reached = 0
+
+    def step(name: str) -> None:
+        nonlocal reached
+        reached += 1
+        if reached == order.die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if order.die_at:
+        failpoints.install(step)
+    if order.broken:
+        broken.WRITERS[order.broken].break_it()
+    script = small() if order.seed is None else drawn(order.seed)
+    work(Path(order.folder), Path(order.witness), script, order.most)
+
+
+def say(number: int) -> None:
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()
