@@ -4,6 +4,7 @@ A kill comes at the n-th named point (`indexes.failpoints`), at the n-th call of
 time has passed.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -65,21 +66,33 @@ class Nursery:
     def run_for(self, order: Order, seconds: float) -> bool:
         """Kill the client after `seconds`; return whether it was not done by then."""
         child = self.start(order)
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)  # a child that has ended waits to be asked for its code
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            held = os.pidfd_open(child)  # its number may be another's when the time has passed
+            try:
+                time.sleep(seconds)
+                signal.pidfd_send_signal(held, signal.SIGKILL)
+            finally:
+                os.close(held)
         return self.ended() == KILLED
 
     def run_traced(self, order: Order, *inject: str) -> bool:
         """Let strace inject faults (`pwrite64:signal=KILL:when=3`); return whether the client was killed."""
-        child = self.start(order)
         calls = ",".join(fault.split(":")[0] for fault in inject)
-        command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", "-p", str(child)]
-        for fault in inject:
-            command += ["-e", f"inject={fault}"]
+        faults = [word for fault in inject for word in ("-e", f"inject={fault}")]
+        return self._traced(order, ["-o", "/dev/null", "-e", f"trace={calls}", *faults]) == KILLED
+
+    def trace(self, order: Order, calls: str, log: Path) -> list[str]:
+        """Return the calls that the client makes, with the paths of their files."""
+        assert self._traced(order, ["-y", "-s", "64", "-o", str(log), "-e", f"trace={calls}"]) == 0
+        return log.read_text().splitlines()
+
+    def _traced(self, order: Order, options: list[str]) -> int:
+        child = self.start(order)
+        command = ["strace", "-f", "-qq", *options, "-p", str(child)]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
             code = self.ended()
             tracer.wait()
-        return code == KILLED
+        return code
 
 
 def why_not_traced() -> str | None:
@@ -135,8 +148,6 @@ def serve() -> None:
                 sys.stderr.flush()
                 os._exit(code)
         say(child)
-        # The child is not reaped before it is certain that nobody kills its number any more.
-        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
