@@ -208,3 +208,8 @@ KINDS: Final[dict[str, type[SegmentIndex]]] = {
     FaissFloat16.kind: FaissFloat16,
 }
 """Every kind of index by the name that a segment's row keeps."""
+
+
+def kind_for(rows: int, dimensions: int) -> str:  # noqa: ARG001 - one kind so far
+    """Return the kind of a new index of so many rows."""
+    return FaissFlat.kind

@@ -8,7 +8,7 @@ import numpy as np
 from indexes import lexical, store_search, store_words
 from indexes.errors import InvalidQuery
 from indexes.fusion import weighted_mean
-from indexes.generations import Snapshot
+from indexes.snapshots import Snapshot
 from indexes.store import Connection
 from indexes.store_search import Candidate, Condition
 from indexes.store_vectors import Head
