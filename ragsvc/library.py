@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from indexes.collection import Collection
 from indexes.errors import NotFound, StoreError
+from indexes.failpoints import point
 from indexes.types import IndexSpec
 from ragsvc.errors import CollectionBusy, CollectionExists, UnknownCollection
 from ragsvc.service_store import ServiceStore
@@ -81,8 +82,10 @@ class Library:
         """Make a collection: the store first, its row last. Raises CollectionExists."""
         collection_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
         folder = self._folder / collection_id
+        point("library.create")
         Collection.create(folder, collection_id, spec, delta_rows=self._delta_rows).close()
         try:
+            point("library.list")
             self._store.add_collection(collection_id, name)
         except CollectionExists:
             shutil.rmtree(folder)
@@ -104,12 +107,15 @@ class Library:
         with ExitStack() as held:
             if collection_id is not None:
                 self._hold_locks(collection_id, name, held)
+            point("library.unlist")
             collection_id = self._store.remove_collection(name, idle=idle)
             with self._lock:
                 opened = self._open.pop(collection_id, None)
             if opened is not None:
                 opened.close()
+            point("library.erase")
             shutil.rmtree(self._folder / collection_id, ignore_errors=True)
+            point("library.erased")
 
     def _hold_locks(self, collection_id: str, name: str, held: ExitStack) -> None:
         for path in (self._folder / collection_id / "locks").glob("*.lock"):

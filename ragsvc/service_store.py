@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from indexes.failpoints import point
 from ragsvc.errors import (
     BadRequest,
     CollectionBusy,
@@ -313,10 +314,13 @@ def _connect(path: Path, busy_seconds: float, mode: Literal["rw", "ro"] = "rw") 
 @contextmanager
 def _immediate(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """One transaction, under the write lock from its start; undone by any exception."""
+    point("service.begin")
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
+        point("service.commit")
         connection.execute("COMMIT")
+        point("service.committed")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -324,6 +328,7 @@ def _immediate(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 def _prepare(path: Path, busy_seconds: float) -> None:
     """Make the file where there is none, refuse what is not ours or newer without a change, else migrate."""
+    point("service.file")
     # SQLite gives the mode of this file to its -wal and -shm, whatever the umask.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     application, version = _marks(path, busy_seconds)
@@ -338,6 +343,7 @@ def _prepare(path: Path, busy_seconds: float) -> None:
         if application == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             raise ConfigurationError(f"{path} is another program's database: change RAGSVC_DATA_DIR")
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        point("service.log")
         connection.execute("PRAGMA journal_mode = WAL")
         for number, statements in enumerate(_STEPS[version:], start=version + 1):
             with _immediate(connection):

@@ -18,8 +18,8 @@ def shared_data(name: str) -> Path:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the trials and counters of the fault tests that ran."""
-    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, ())]
-    told = {value for report in reports for key, value in report.user_properties if key == "faults"}
+    reports = [report for some in terminalreporter.stats.values() for report in some]
+    told = {value for report in reports for key, value in getattr(report, "user_properties", ()) if key == "faults"}
     if told:
         from tests.faults.tally import table
 

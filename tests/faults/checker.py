@@ -19,8 +19,8 @@ from tests.indexes.oracle import misfound
 
 Kind = Literal["lost", "duplicate", "phantom", "resurrected", "half_visible", "wrong_answer", "paid_twice"]
 KINDS: tuple[Kind, ...] = ("lost", "duplicate", "phantom", "resurrected", "half_visible", "wrong_answer", "paid_twice")
-"""Acknowledged and not there; there twice; there and never sent; there though removed; a document, or a change set, that
-is there in part; a view or search that says something else; and texts paid for after their vectors were acknowledged."""
+"""Acknowledged and not there; there twice; there and never sent; there though removed; a document, or a change set,
+that is there in part; a view or search that says something else; a text paid for after its vector was acknowledged."""
 Finding = tuple[Kind, str]
 
 

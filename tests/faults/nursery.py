@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +39,8 @@ class Order:
     """A writer of `broken`."""
     traced: bool = False
     """Whether it waits for a tracer."""
+    work: str = "store"
+    """A key of `WORK`."""
 
 
 class Nursery:
@@ -110,16 +112,17 @@ def why_not_traced() -> str | None:
 
 @contextmanager
 def memory_folder() -> Iterator[Path]:
-    """Give a folder that waits for no disk, where there is one: a kill of a process leaves what was written, synced or not."""
+    """Give a folder that waits for no disk, where there is one: a killed process leaves all it wrote, synced or not."""
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None, prefix="faults-") as folder:
         yield Path(folder)
 
 
 @contextmanager
-def nursery() -> Iterator[Nursery]:
+def nursery(work: str = "store") -> Iterator[Nursery]:
+    """Start the process that clients are forked from; `work` is what it imports for them, a key of `WORK`."""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-    command = [sys.executable, "-m", "tests.faults.nursery"]
+    command = [sys.executable, "-m", "tests.faults.nursery", work]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -127,14 +130,33 @@ def nursery() -> Iterator[Nursery]:
         process.stdin.close()
 
 
-def serve() -> None:
-    """Fork a client for each line of orders."""
-    from tests.faults import broken  # noqa: F401 - imported once, here
+def _store(order: Order) -> None:
+    from tests.faults import broken
     from tests.faults.client import work
-    from tests.faults.steps import small
+    from tests.faults.steps import drawn, small
 
+    if order.broken:
+        broken.WRITERS[order.broken].break_it()
+    script = small() if order.seed is None else drawn(order.seed)
+    work(Path(order.folder), Path(order.witness), script, order.most)
+
+
+def _library(order: Order) -> None:
+    from tests.faults.shelves import BROKEN, work
+
+    if order.broken:
+        BROKEN[order.broken][1]()
+    work(Path(order.folder), Path(order.witness), order.most)
+
+
+WORK: Mapping[str, Callable[[Order], None]] = {"store": _store, "library": _library}
+"""What a client can be told to do."""
+
+
+def serve(work: str) -> None:
+    """Fork a client for each line of orders."""
     with memory_folder() as folder:  # what is imported when it is first needed, is so once
-        work(folder / "collection", folder / "witness", small())
+        WORK[work](Order(str(folder / "data"), str(folder / "witness"), work=work))
     for line in sys.stdin:
         child = os.fork()
         if not child:
@@ -142,7 +164,7 @@ def serve() -> None:
             try:
                 live(Order(**json.loads(line)))
                 code = 0
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - of a child; its parent sees the code
                 traceback.print_exc()
             finally:
                 sys.stderr.flush()
@@ -154,9 +176,6 @@ def serve() -> None:
 def live(order: Order) -> None:
     """Run in the child."""
     from indexes import failpoints
-    from tests.faults import broken
-    from tests.faults.client import work
-    from tests.faults.steps import drawn, small
 
     if order.traced:
         while "TracerPid:\t0\n" in Path("/proc/self/status").read_text():
@@ -172,10 +191,7 @@ def live(order: Order) -> None:
 
     if order.die_at:
         failpoints.install(step)
-    if order.broken:
-        broken.WRITERS[order.broken].break_it()
-    script = small() if order.seed is None else drawn(order.seed)
-    work(Path(order.folder), Path(order.witness), script, order.most)
+    WORK[order.work](order)
 
 
 def say(number: int) -> None:
@@ -184,4 +200,4 @@ def say(number: int) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])
