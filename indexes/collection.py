@@ -47,6 +47,7 @@ from indexes.types import (
     SourceKind,
     TextSlice,
 )
+from indexes.visibility import Visibility
 
 DELTA_ROWS = 10_000
 DELTA_BYTES = 64 << 20
@@ -75,6 +76,7 @@ class Collection:
         self._snapshot: Snapshot | None = None
         self._damaged: set[str] = set()
         self._refreshing = threading.Lock()
+        self._visibility = Visibility()
         self._background = Background(self._renew)
 
     @classmethod
@@ -272,7 +274,7 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             require_valid(asked, head.spec.embedding.dimensions)
-            result = search(connection, self._snapshot_for(connection, head), head, asked)
+            result = search(connection, self._snapshot_for(connection, head), self._visibility, head, asked)
         if self._is_stale(head):
             self._background.wake()
         return result
@@ -359,7 +361,9 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             segments = store_vectors.segments(connection, head.generation)
-            documents, stale, chunks, missing = store_search.counts(connection, head)
+            documents, stale = store_search.document_counts(connection)
+            chunks = store_words.rows(connection, head.chunk_spec_id)
+            missing = self._visibility.missing(connection, head)
             rejected = store_rejections.count(connection)
             vectors = store_vectors.count_vectors(connection, head.embedding_spec_id)
             delta = store_vectors.count_vectors(connection, head.embedding_spec_id, last_row(segments))
