@@ -26,16 +26,17 @@ SCORE_TOLERANCE = 2e-7
 
 @dataclass(frozen=True)
 class Row:
-    """A kind of index and what it makes of a vector when it stores it."""
+    """A kind of index; an approximate one may miss a row, and do nothing else wrong."""
 
     index: type
-    stored: Callable[[np.ndarray], np.ndarray] = lambda vectors: vectors
+    exact: bool = True
 
 
 ROWS = {
     "exact": Row(ExactIndex),
-    "flat": Row(KINDS["flat"]),
-    "float16": Row(KINDS["float16"], lambda vectors: vectors.astype(np.float16)),
+    "float16": Row(KINDS["float16"]),
+    "rabitq": Row(KINDS["rabitq"], exact=False),
+    "ivf-rabitq": Row(KINDS["ivf-rabitq"], exact=False),
 }
 
 
