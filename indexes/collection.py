@@ -11,10 +11,21 @@ from typing import Self
 
 import numpy as np
 
-from indexes import store_changes, store_documents, store_rejections, store_search, store_vectors, store_words
-from indexes.errors import Conflict, IndexesError, InvalidVectors, StoreNotFound, StoreTooNew
-from indexes.generations import Segments, Snapshot, last_row
+from indexes import (
+    snapshots,
+    store_changes,
+    store_documents,
+    store_rejections,
+    store_search,
+    store_vectors,
+    store_words,
+)
+from indexes.background import Background
+from indexes.errors import Conflict, InvalidVectors, StoreNotFound, StoreTooNew
+from indexes.generations import AUTO, Segments
 from indexes.search import Query, require_valid, search
+from indexes.segment_files import SegmentFiles
+from indexes.snapshots import Snapshot, last_row
 from indexes.store import Connection, Store
 from indexes.store_changes import Serving
 from indexes.store_vectors import Head
@@ -36,6 +47,7 @@ from indexes.types import (
     SourceKind,
     TextSlice,
 )
+from indexes.visibility import Visibility
 
 DELTA_ROWS = 10_000
 DELTA_BYTES = 64 << 20
@@ -54,16 +66,23 @@ class Collection:
     process commits is seen by the next call.
     """
 
-    def __init__(self, store: Store, folder: Path, collection_id: str, delta_rows: int) -> None:
+    def __init__(self, store: Store, folder: Path, collection_id: str, delta_rows: int, kind: str) -> None:
         self._store = store
-        self._segments = Segments(store, folder)
+        self._files = SegmentFiles(store, folder)
+        self._files.make_folders()
+        self._segments = Segments(store, self._files, kind)
         self._id = collection_id
         self._delta_rows = delta_rows
         self._snapshot: Snapshot | None = None
+        self._damaged: set[str] = set()
         self._refreshing = threading.Lock()
+        self._visibility = Visibility()
+        self._background = Background(self._renew)
 
     @classmethod
-    def create(cls, folder: Path, collection_id: str, spec: IndexSpec, *, delta_rows: int = DELTA_ROWS) -> Self:
+    def create(
+        cls, folder: Path, collection_id: str, spec: IndexSpec, *, delta_rows: int = DELTA_ROWS, kind: str = AUTO
+    ) -> Self:
         """Make an empty collection, generation 1 of `spec`; `collection_id` is six characters a-z0-9.
 
         Raises Conflict where there is one. A creation that was killed is completed by the same call.
@@ -76,21 +95,25 @@ class Collection:
         except BaseException:
             store.close()
             raise
-        return cls(store, folder, collection_id, delta_rows)
+        return cls(store, folder, collection_id, delta_rows, kind)
 
     @classmethod
-    def open(cls, folder: Path, *, delta_rows: int = DELTA_ROWS) -> Self:
-        """Open a collection. Raises StoreNotFound, StoreTooNew (nothing is changed) or StoreDamaged."""
+    def open(cls, folder: Path, *, delta_rows: int = DELTA_ROWS, kind: str = AUTO) -> Self:
+        """Open a collection; its new segments will be of `kind`.
+
+        Raises StoreNotFound, StoreTooNew (nothing is changed) or StoreDamaged.
+        """
         store = Store.open(folder)
         try:
             collection_id = _prepare(store)
         except BaseException:
             store.close()
             raise
-        return cls(store, folder, collection_id, delta_rows)
+        return cls(store, folder, collection_id, delta_rows, kind)
 
     def close(self) -> None:
         """Close the files. Calls that are under way end first or fail cleanly."""
+        self._background.close()
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -184,9 +207,9 @@ class Collection:
     def apply(self, changes: ChangeSet) -> ApplyReport:
         """Make the changes visible, all of them, in one transaction. An empty set writes nothing.
 
-        An upsert or rename whose document is not what the plan saw is left out and reported as a conflict. Vectors
-        may come later: until then a chunk is found by its words. Raises NotFound for an unknown source, and
-        ValueError for a text with lone surrogates.
+        An upsert or rename whose document is not what the plan saw, or whose path was removed by hand since, is left
+        out and reported as a conflict. Vectors may come later: until then a chunk is found by its words. Raises
+        NotFound for an unknown source, and ValueError for a text with lone surrogates.
         """
         if not changes:
             return ApplyReport({})
@@ -251,38 +274,62 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             require_valid(asked, head.spec.embedding.dimensions)
-            known = self._snapshot
-            snapshot = self._snapshot_for(connection, head)
-            result = search(connection, snapshot, head, asked)
-        if snapshot.damaged and snapshot is not known:
-            self._repair(snapshot.damaged)
+            result = search(connection, self._snapshot_for(connection, head), self._visibility, head, asked)
+        if self._is_stale(head):
+            self._background.wake()
         return result
 
     def load(self) -> None:
-        """Load the segments now, so that no search waits for them. Files that are damaged are rebuilt."""
+        """Load the segments now, so that no search waits for them."""
         with self._store.read() as connection:
-            known = self._snapshot
-            snapshot = self._snapshot_for(connection, store_vectors.head(connection))
-        if snapshot.damaged and snapshot is not known:
-            self._repair(snapshot.damaged)
+            head = store_vectors.head(connection)
+            self._snapshot_for(connection, head)
+        if self._is_stale(head):
+            self._background.wake()
+
+    def settle(self, seconds: float = 60.0) -> bool:
+        """Wait until new segments are loaded and damaged ones rebuilt, at most so long; say whether they are."""
+        self.load()
+        return self._background.settle(seconds)
+
+    def _is_stale(self, head: Head) -> bool:
+        snapshot = self._snapshot
+        return bool(self._damaged) or (snapshot is not None and snapshot.head.revision < head.revision)
 
     def _snapshot_for(self, connection: Connection, head: Head) -> Snapshot:
+        """Return what holds at least all that a transaction with this head sees. More than that does no harm.
+
+        New rows are added here; another list of segments for the same rows is loaded by the background thread.
+        """
         snapshot = self._snapshot
-        if snapshot is not None and snapshot.covers(head):
+        if snapshot is not None and _covers(snapshot, head):
             return snapshot
         with self._refreshing:
             snapshot = self._snapshot
-            if snapshot is None or not snapshot.covers(head):
-                snapshot = self._segments.snapshot(connection, head, snapshot)
-                self._snapshot = snapshot
+            if snapshot is None or snapshot.head.generation != head.generation:
+                snapshot = snapshots.load(connection, self._files, head, None, self._damaged.add)
+            elif not _covers(snapshot, head):
+                snapshot = snapshots.extended(connection, head, snapshot)
+            self._snapshot = snapshot
             return snapshot
 
-    def _repair(self, damaged: frozenset[str]) -> None:
-        """Rebuild files that could not be used. The answers are right without them, so a failure is only logged."""
-        try:
-            self._segments.rebuild(damaged)
-        except (IndexesError, OSError):
-            log.exception("damaged segments could not be rebuilt; their vectors are served from the store")
+    def _renew(self) -> bool:
+        """Rebuild what is damaged, and load the segments in service; say whether there is nothing left to do."""
+        damaged = frozenset(self._damaged)
+        rebuilt = not damaged or self._segments.rebuild(damaged)
+        if rebuilt:
+            self._damaged -= damaged
+        known = self._snapshot
+        if known is None:
+            return rebuilt
+        with self._store.read() as connection:
+            head = store_vectors.head(connection)
+            if rebuilt and (damaged or known.head.revision < head.revision):
+                whole = None if known.head.generation != head.generation else snapshots.without(known, damaged)
+                renewed = snapshots.load(connection, self._files, head, whole, self._damaged.add)
+                with self._refreshing:
+                    self._snapshot = renewed
+        return rebuilt and not self._damaged
 
     def documents(
         self, source: str | None, limit: int, after: str | None
@@ -314,7 +361,9 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             segments = store_vectors.segments(connection, head.generation)
-            documents, stale, chunks, missing = store_search.counts(connection, head)
+            documents, stale = store_search.document_counts(connection)
+            chunks = store_words.rows(connection, head.chunk_spec_id)
+            missing = self._visibility.missing(connection, head)
             rejected = store_rejections.count(connection)
             vectors = store_vectors.count_vectors(connection, head.embedding_spec_id)
             delta = store_vectors.count_vectors(connection, head.embedding_spec_id, last_row(segments))
@@ -329,13 +378,17 @@ class Collection:
             missing_vectors=missing,
             segments=len(segments),
             delta_rows=delta,
-            bytes=self._store.bytes_on_disk() + self._segments.bytes_on_disk(),
+            bytes=self._store.bytes_on_disk() + self._files.bytes_on_disk(),
         )
 
     def generations(self) -> tuple[Generation, ...]:
         """Return all generations with their segments, oldest first."""
         with self._store.read() as connection:
             return store_vectors.generations(connection)
+
+
+def _covers(snapshot: Snapshot, head: Head) -> bool:
+    return snapshot.head.generation == head.generation and snapshot.head.last_vector_id >= head.last_vector_id
 
 
 def _initialise(store: Store, collection_id: str, spec: IndexSpec) -> None:

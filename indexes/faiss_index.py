@@ -78,7 +78,7 @@ class _FaissIndex(CandidateIndex):
     def save(self, path: Path) -> None:
         """Write one file. It is not durable until the caller has fsynced it. Raises OSError if it cannot be written."""
         faiss = _faiss()
-        mapped = faiss.IndexIDMap()
+        mapped = faiss.IndexIDMap(faiss.IndexFlatL2(self._inner.d))  # it takes an empty one only
         mapped.index, mapped.d, mapped.ntotal = self._inner, self._inner.d, self._inner.ntotal
         mapped.metric_type = self._inner.metric_type
         faiss.copy_array_to_vector(self._ids, mapped.id_map)

@@ -1,149 +1,49 @@
-"""Segments: how vectors become files and searchable snapshots.
+"""Segments: how vectors become files.
 
-SQLite holds every vector; a segment is a derived file that serves a range of their ids, and the delta serves the newer
-ones. A file is written beside, made durable, checksummed, loaded back, tried, renamed, and published by one
-transaction; a file that is damaged or gone costs speed, never an answer. One builder at a time, by `locks/build.lock`.
+SQLite holds every vector; a segment is derived and serves a range of their ids, and the delta serves the newer ones.
+Files are written beside, made durable, checksummed, loaded back, tried, renamed, and published by one transaction; a
+file that is damaged or gone costs speed, never an answer. One builder at a time, by `locks/build.lock`.
 """
 
-import hashlib
 import logging
 import os
 import secrets
+from collections.abc import Collection as Names
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from indexes import store_vectors
-from indexes.errors import IndexesError, StorageFull, StoreDamaged
-from indexes.exact_index import ExactIndex
-from indexes.store import Connection, Store, file_bytes, sync_folder
+from indexes.errors import IndexesError, StorageFull, StoreBusy, StoreDamaged
+from indexes.failpoints import point
+from indexes.segment_files import SegmentFiles, checksum, kinds
+from indexes.snapshots import last_row, sample
+from indexes.store import BUSY_SECONDS, Store, sync_folder
 from indexes.store_vectors import Head
-from indexes.types import FloatMatrix, FloatVector, IdArray, Segment
-from indexes.vector_index import Allowed, SegmentIndex, VectorIndex
+from indexes.tiers import merge_from
+from indexes.types import IdArray, Segment
+from indexes.vector_index import VectorIndex
+from indexes.vector_map import Layout, MappedRows
 
-MAX_SEGMENTS = 8
-TIER_FACTOR = 4
-"""Four segments of one size become one of the next: a row is rewritten about log4(rows / delta) times."""
+AUTO = "auto"
+"""The kind of a new segment is chosen from its size."""
 _TRIALS = 5
 _TRIAL_SCORE = 0.99
-"""A vector must find itself, or its equal, at least this near; even a compressed kind keeps that."""
+"""A vector must find itself, or its equal, at least this near: every kind scores exactly what it finds."""
 
 log = logging.getLogger("indexes")
 
 
-def kinds() -> dict[str, type[SegmentIndex]]:
-    """Return every kind of index by the name that a segment's row keeps.
-
-    FAISS is loaded by the first call: 13 MB that a collection without segments, below the limit of the delta, can save.
-    """
-    from indexes.faiss_index import KINDS
-
-    return KINDS
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a search reads: immutable, and complete for all vectors up to `head.last_vector_id`."""
-
-    head: Head
-    segments: tuple[Segment, ...]
-    indexes: tuple[VectorIndex, ...]
-    """One for each segment, in their order."""
-    delta: ExactIndex
-    damaged: frozenset[str]
-    """Files that could not be used: their rows are served exactly, from the store."""
-
-    def covers(self, head: Head) -> bool:
-        """Whether nothing that a transaction with this head sees is missing here. More than it sees does no harm."""
-        return (
-            self.head.generation == head.generation
-            and self.head.revision >= head.revision
-            and self.head.last_vector_id >= head.last_vector_id
-        )
-
-    def nearest(self, query: FloatVector, k: int, allowed: Allowed | None = None) -> dict[int, float]:
-        """Return ids and cosines of the `k` nearest vectors, best first, ties by id; fewer where there are fewer."""
-        found = [index.search(query[None, :], k, allowed)[0] for index in (*self.indexes, self.delta) if index.size]
-        if not found:
-            return {}
-        ids = np.concatenate([neighbours.ids for neighbours in found])
-        scores = np.concatenate([neighbours.scores for neighbours in found])
-        order = np.lexsort((ids, -scores))[:k]
-        return dict(zip(ids[order].tolist(), scores[order].tolist(), strict=True))
-
-
 class Segments:
-    """The segment files of one collection."""
+    """Builds the segments of one collection. No call of it belongs into the path of a request."""
 
-    def __init__(self, store: Store, folder: Path, kind: str = "flat") -> None:
-        """`folder` is the collection's; new files are of `kind`, one of `kinds()`."""
-        self._store = store
-        self._files = folder / "segments"
-        self._lock_path = folder / "locks" / "build.lock"
-        self._kind = kind
-        for made in (self._files, self._lock_path.parent):
-            made.mkdir(exist_ok=True)
-            made.chmod(0o700)
-
-    def snapshot(self, connection: Connection, head: Head, previous: Snapshot | None) -> Snapshot:
-        """Return a snapshot for `head`, taking over from `previous` what is still valid."""
-        segments = store_vectors.segments(connection, head.generation)
-        loaded: dict[str, VectorIndex] = {}
-        damaged: set[str] = set()
-        if previous is not None:
-            loaded = {s.file: index for s, index in zip(previous.segments, previous.indexes, strict=True)}
-        for segment in segments:
-            if segment.file not in loaded:
-                loaded[segment.file], whole = self._load_or_read(connection, head, segment)
-                damaged |= set() if whole else {segment.file}
-            elif previous is not None and segment.file in previous.damaged:
-                damaged.add(segment.file)
-        indexes = tuple(loaded[segment.file] for segment in segments)
-        delta = self._delta(connection, head, segments, previous)
-        return Snapshot(head, segments, indexes, delta, frozenset(damaged))
-
-    def _delta(
-        self, connection: Connection, head: Head, segments: Sequence[Segment], previous: Snapshot | None
-    ) -> ExactIndex:
-        dimensions, spec_id = head.spec.embedding.dimensions, head.embedding_spec_id
-        first, delta = last_row(segments) + 1, None
-        if previous is not None and previous.segments == segments and previous.head.generation == head.generation:
-            first, delta = previous.head.last_vector_id + 1, previous.delta
-        if delta is None:
-            # All rows go into one piece of memory: pieces that are outgrown would stay with the process.
-            delta = ExactIndex.empty(dimensions, room=2 * store_vectors.count_vectors(connection, spec_id, first - 1))
-        for ids, vectors in store_vectors.vector_batches(connection, spec_id, dimensions, first, head.last_vector_id):
-            delta = delta.extended(ids, vectors)
-        return delta
-
-    def _load_or_read(self, connection: Connection, head: Head, segment: Segment) -> tuple[VectorIndex, bool]:
-        """Load a file, or serve its rows from the store; say whether the file was whole."""
-        try:
-            return self._load(segment, head.spec.embedding.dimensions), True
-        except (OSError, IndexesError) as error:
-            log.warning("segment %s can't be used (%s): its vectors are served from the store", segment.file, error)
-        ids, vectors = self._rows(connection, head, segment.first_id, segment.last_id)
-        return ExactIndex.build(ids, vectors), False
-
-    def _load(self, segment: Segment, dimensions: int) -> VectorIndex:
-        """Verify the checksum before any byte is parsed. Raises OSError or StoreDamaged."""
-        path = self._files / segment.file
-        if path.stat().st_size != segment.size or checksum(path) != segment.sha256:
-            raise StoreDamaged("its checksum is another one")
-        if segment.kind not in kinds():
-            raise StoreDamaged(f"this release has no index of kind {segment.kind}")
-        index: VectorIndex = kinds()[segment.kind].load(path, ExactIndex.empty(dimensions), segment.settings)
-        if (index.size, index.dimensions) != (segment.rows, dimensions):
-            raise StoreDamaged(f"it holds {index.size} rows of {index.dimensions} dimensions")
-        return index
-
-    def _rows(self, connection: Connection, head: Head, first: int, last: int) -> tuple[IdArray, FloatMatrix]:
-        dimensions = head.spec.embedding.dimensions
-        return store_vectors.read_vectors(connection, head.embedding_spec_id, dimensions, first, last)
+    def __init__(self, store: Store, files: SegmentFiles, kind: str = AUTO) -> None:
+        """New segments are of `kind`: one of `indexes.segment_files.kinds()`, or chosen from their size."""
+        self._store, self._files, self._kind = store, files, kind
 
     def fold(self) -> bool:
         """Make a segment of the delta's rows, merging smaller ones by size tiers; say whether there was one to make.
@@ -153,133 +53,194 @@ class Segments:
         with self._building() as mine:
             if not mine:
                 return False
+            head, segments = self._current()
             with self._store.read() as connection:
-                head = store_vectors.head(connection)
-                segments = store_vectors.segments(connection, head.generation)
                 last = last_row(segments)
                 rows = store_vectors.count_vectors(connection, head.embedding_spec_id, last)
             if not rows:
                 return False
             kept = merge_from([*(segment.rows for segment in segments), rows])
-            replaced = segments[kept:]
-            first = replaced[0].first_id if replaced else last + 1
-            self._publish(head, replaced, ordinal=_ordinal(segments[:kept]), first=first, last=head.last_vector_id)
+            self._replace(head, segments[:kept], segments[kept:])
             return True
 
-    def rebuild(self, damaged: frozenset[str]) -> bool:
-        """Build damaged files anew from the store; say whether nobody else was building."""
+    def compact(self) -> bool:
+        """Make one segment of all rows; say whether there were any, and nobody else was building."""
         with self._building() as mine:
             if not mine:
                 return False
-            with self._store.read() as connection:
-                head = store_vectors.head(connection)
-                current = store_vectors.segments(connection, head.generation)
-            for segment in current:
-                if segment.file in damaged:
-                    self._publish(head, (segment,), segment.ordinal, segment.first_id, segment.last_id)
+            head, segments = self._current()
+            if not head.last_vector_id or (len(segments) == 1 and last_row(segments) == head.last_vector_id):
+                return False
+            self._replace(head, (), segments)
+            return True
+
+    def rebuild(self, damaged: Names[str]) -> bool:
+        """Make the files of these segments whole again; say whether nobody else was building.
+
+        Where only exact vectors are damaged they are mended in place; else the segment is built anew.
+        """
+        with self._building() as mine:
+            if not mine:
+                return False
+            head, segments = self._current()
+            for segment in segments:
+                if segment.file in damaged and not self._mended(head, segment):
+                    self._rewrite(head, segment)
                     head = replace(head, revision=head.revision + 1)
                     log.warning("segment %s was rebuilt from the store", segment.file)
             return True
 
-    def _publish(self, head: Head, replaced: Sequence[Segment], ordinal: int, first: int, last: int) -> None:
+    def erase(self, spec_id: int, ids: IdArray) -> None:
+        """Erase vectors that the store holds no more from the files: their exact rows, and the segments that knew them.
+
+        May be repeated. Raises StoreBusy when another process builds for longer than the wait, StorageFull.
+        """
+        with self._building(BUSY_SECONDS) as mine:
+            if not mine:
+                raise StoreBusy(f"another process is building segments in {self._files.indexes}; try again")
+            with self._store.read() as connection:
+                heads = [one for one in store_vectors.heads(connection) if one.embedding_spec_id == spec_id]
+                lists = [store_vectors.segments(connection, one.generation) for one in heads]
+            for head, segments in zip(heads, lists, strict=True):
+                for segment in segments:
+                    if ((ids >= segment.first_id) & (ids <= segment.last_id)).any():
+                        self._rewrite(head, segment)
+                        head = replace(head, revision=head.revision + 1)  # noqa: PLW2901 - as the store has it now
+            if heads:
+                exact = self._files.vector_map(spec_id, heads[0].spec.embedding.dimensions)
+                with _storage(exact.path):
+                    exact.zero(ids)
+            self._remove_unpublished()
+
+    def _current(self) -> tuple[Head, tuple[Segment, ...]]:
         with self._store.read() as connection:
-            ids, vectors = self._rows(connection, head, first, last)
-        new = self._write(ids, vectors, ordinal, first, last)
+            head = store_vectors.head(connection)
+            return head, store_vectors.segments(connection, head.generation)
+
+    def _mended(self, head: Head, segment: Segment) -> bool:
+        """Write the exact vectors of a segment where they differ from the store's; say whether all of it is whole."""
+        _, checksums = self._write_rows(head, segment.first_id, segment.last_id)
+        if checksums != segment.checksums or segment.kind not in kinds():
+            return False
+        try:
+            self._files.load(head.embedding_spec_id, head.spec.embedding.dimensions, segment, _raise_damage)
+        except (OSError, IndexesError):
+            return False
+        log.warning("the exact vectors of segment %s were mended from the store", segment.file)
+        return True
+
+    def _replace(self, head: Head, kept: Sequence[Segment], replaced: Sequence[Segment]) -> None:
+        ordinal = kept[-1].ordinal + 1 if kept else 0
+        self._publish(head, replaced, self._built(head, ordinal, last_row(kept) + 1, head.last_vector_id))
+
+    def _rewrite(self, head: Head, segment: Segment) -> None:
+        self._publish(head, (segment,), self._built(head, segment.ordinal, segment.first_id, segment.last_id))
+
+    def _publish(self, head: Head, replaced: Sequence[Segment], new: Segment) -> None:
+        point("segment.publish")
         with self._store.write() as connection:
             store_vectors.replace_segments(connection, head, replaced, new)
+        point("segment.published")
 
-    def _write(self, ids: IdArray, vectors: FloatMatrix, ordinal: int, first: int, last: int) -> Segment:
-        """Write a file beside, prove it, and give it its name. It is not in service yet."""
-        name = f"{first}-{last}-{secrets.token_hex(4)}.{self._kind}"
-        beside, path = self._files / f"{name}.tmp", self._files / name
+    def _built(self, head: Head, ordinal: int, first: int, last: int) -> Segment:
+        """Write the files of a segment and prove them. It is not in service yet."""
+        ids, checksums = self._write_rows(head, first, last)
+        dimensions, spec_id = head.spec.embedding.dimensions, head.embedding_spec_id
+        rows = self._files.rows(spec_id, Layout(dimensions, first, last), checksums, _raise_damage, ids)
+        kind = _kind_for(len(ids), dimensions) if self._kind == AUTO else self._kind
+        name = f"{first}-{last}-{secrets.token_hex(4)}.{kind}"
+        segment = Segment(ordinal, name, kind, len(ids), first, last, "", 0, {}, checksums)
+        with _storage(self._files.indexes / name):
+            return self._written(segment, rows)
+
+    def _written(self, segment: Segment, rows: MappedRows) -> Segment:
+        path = self._files.indexes / segment.file
+        beside = path.with_name(f"{path.name}.tmp")
         try:
-            kind = kinds()[self._kind]
-            rows = ExactIndex.build(ids, vectors)
-            kind.build(rows).save(beside)
-            descriptor = os.open(beside, os.O_RDWR)
-            try:
-                os.fchmod(descriptor, 0o600)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            index = kinds()[segment.kind].build(rows)
+            settings = dict(index.settings)
+            point("segment.save")
+            index.save(beside)
+            del index
+            point("segment.sync")
+            _make_durable(beside)
             size, digest = beside.stat().st_size, checksum(beside)
-            segment = Segment(ordinal, name, self._kind, len(ids), first, last, digest, size)
-            _try(kind.load(beside, rows, {}), ids, vectors)
+            _try(kinds()[segment.kind].load(beside, rows, settings), rows)
+            point("segment.rename")
             beside.rename(path)
-            sync_folder(self._files)
-        except OSError as error:
-            raise StorageFull(f"{path} can't be written: {error}; make room, nothing was changed") from error
+            point("segment.sync-folder")
+            sync_folder(self._files.indexes)
         finally:
             beside.unlink(missing_ok=True)
-        return segment
+        return replace(segment, sha256=digest, size=size, settings=settings)
+
+    def _write_rows(self, head: Head, first: int, last: int) -> tuple[IdArray, bytes]:
+        """Bring the exact vectors of a range into their file; return their ids and the checksums of the blocks."""
+        dimensions, spec_id = head.spec.embedding.dimensions, head.embedding_spec_id
+        exact = self._files.vector_map(spec_id, dimensions)
+        with _storage(exact.path):
+            written = exact.write(first, last, partial(self._files.stored_batches, spec_id, dimensions))
+            sync_folder(self._files.vectors)
+        return written
 
     @contextmanager
-    def _building(self) -> Iterator[bool]:
-        """Hold the build lock if it is free, and say so. What killed builds left is removed first."""
+    def _building(self, seconds: float = 0) -> Iterator[bool]:
+        """Hold the build lock if it is free within so long, and say so. What killed builds left is removed first."""
+        lock = FileLock(self._files.locks / "build.lock", timeout=seconds, mode=0o600)
+        with _storage(self._files.locks), suppress(Timeout):
+            self._files.make_folders()
+            lock.acquire()
         try:
-            with FileLock(self._lock_path, timeout=0, mode=0o600):
+            if lock.is_locked:
                 self._remove_unpublished()
-                yield True
-        except Timeout:
-            yield False
+            yield lock.is_locked
+        finally:
+            lock.release()
 
     def _remove_unpublished(self) -> None:
         with self._store.read() as connection:
-            published = store_vectors.segment_files(connection)
-        for path in self._files.iterdir():
-            if path.name not in published:
-                path.unlink(missing_ok=True)
-
-    def bytes_on_disk(self) -> int:
-        """Return the size of all segment files, 0 where the collection is being removed under us."""
-        try:
-            return sum(file_bytes(path) for path in self._files.iterdir())
-        except FileNotFoundError:
-            return 0
+            files = store_vectors.segment_files(connection)
+            maps = {self._files.map_path(one).name for one in store_vectors.served_embedding_specs(connection)}
+        for folder, named in ((self._files.indexes, files), (self._files.vectors, maps)):
+            for path in folder.iterdir():
+                if path.name not in named:
+                    point("segment.remove")
+                    path.unlink(missing_ok=True)
 
 
-def last_row(segments: Sequence[Segment]) -> int:
-    """Return the highest vector id that segments serve, 0 for none: the delta begins behind it."""
-    return segments[-1].last_id if segments else 0
+def _kind_for(rows: int, dimensions: int) -> str:
+    from indexes.faiss_index import kind_for
+
+    return kind_for(rows, dimensions)
 
 
-def _ordinal(kept: Sequence[Segment]) -> int:
-    return kept[-1].ordinal + 1 if kept else 0
+def _raise_damage() -> None:
+    raise StoreDamaged("the exact vectors just written can't be read back; check the disk")
 
 
-def merge_from(rows: Sequence[int]) -> int:
-    """Return the position from which segments of these sizes (the new one last) become one.
-
-    Size tiers, as in log-structured storage: what must be merged to stay within `MAX_SEGMENTS` is, and `TIER_FACTOR`
-    segments no larger than the tier of what the last of them amounts to become one, again and again.
-    """
-    start = min(len(rows), MAX_SEGMENTS) - 1
-    while True:
-        tier = _tier(sum(rows[start:]))
-        run = start
-        while run and _tier(rows[run - 1]) <= tier:
-            run -= 1
-        if start - run < TIER_FACTOR - 1:
-            return start
-        start = run
+@contextmanager
+def _storage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageFull(f"{path} can't be written: {error}; make room, nothing was changed") from error
 
 
-def _tier(rows: int) -> int:
-    """Return floor(log4(rows)), exactly."""
-    return (rows.bit_length() - 1) // 2
+def _make_durable(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fchmod(descriptor, 0o600)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _try(index: VectorIndex, ids: IdArray, vectors: FloatMatrix) -> None:
+def _try(index: VectorIndex, rows: MappedRows) -> None:
     """Refuse a written file that does not find a few of its own rows."""
-    if index.size != len(ids):
-        raise StoreDamaged(f"a new segment holds {index.size} rows of {len(ids)}; check the disk")
-    for row in np.linspace(0, len(ids) - 1, num=min(_TRIALS, len(ids)), dtype=np.int64):
-        best = index.search(vectors[row : row + 1], 1)[0]
+    if index.size != rows.size:
+        raise StoreDamaged(f"a new segment holds {index.size} rows of {rows.size}; check the disk")
+    for place in sample(rows.size, _TRIALS):
+        row = rows.ids[place : place + 1]
+        best = index.search(rows.take(row), 1)[0]
         if not len(best.ids) or best.scores[0] < _TRIAL_SCORE:
-            raise StoreDamaged(f"a new segment does not find its own vector {ids[row]}; check the disk")
+            raise StoreDamaged(f"a new segment does not find its own vector {row[0]}; check the disk")

@@ -138,12 +138,12 @@ _SECOND = (
 _THIRD = (
     # Segments are derived: those of the earlier kinds are dropped, and their vectors folded again.
     "DROP TABLE segment",
-    # `settings` is JSON, what the index found out about itself; `checksums` are those of the blocks of its range in the
-    # file of exact vectors (see `indexes.vector_map`).
+    # Generations of one embedding spec may share files. `settings` is JSON, what the index found out about itself;
+    # `checksums` are those of the blocks of its range in the file of exact vectors (see `indexes.vector_map`).
     """CREATE TABLE segment (
         generation INTEGER NOT NULL REFERENCES generation ON DELETE CASCADE,
         ordinal INTEGER NOT NULL,
-        file TEXT NOT NULL UNIQUE,
+        file TEXT NOT NULL,
         kind TEXT NOT NULL,
         rows INTEGER NOT NULL,
         first_id INTEGER NOT NULL,

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from indexes import store_words
 from indexes.errors import Conflict, StoreDamaged
 from indexes.store import Connection, now
 from indexes.types import ChunkSpec, EmbeddingSpec, FloatMatrix, FloatVector, Generation, IdArray, IndexSpec, Segment
+from indexes.vector_map import HALF, HalfMatrix, units
 
-_STORED = np.dtype("<f2")
 _STORED_TOLERANCE = 2e-2
 """What is taken in is within 1e-2; rounding to float16 adds less than 1e-3."""
 _HASHES_A_STATEMENT = 1_000
@@ -63,6 +62,15 @@ def head(connection: Connection) -> Head:
     row = connection.execute(f"{_GENERATION} WHERE g.current = 1").fetchone()
     if row is None:
         raise StoreDamaged("the store has no current generation; restore it from a backup")
+    return _head(connection, row)
+
+
+def heads(connection: Connection) -> tuple[Head, ...]:
+    """Return every generation as if it were in service, oldest first."""
+    return tuple(_head(connection, row) for row in connection.execute(f"{_GENERATION} ORDER BY g.number").fetchall())
+
+
+def _head(connection: Connection, row: Sequence[Any]) -> Head:
     last, changes = connection.execute("SELECT (SELECT max(id) FROM vector), changes FROM clock").fetchone()
     return Head(row[0], row[1], _spec(row), row[2], row[3], last or 0, changes)
 
@@ -94,13 +102,28 @@ def _spec(row: Sequence[object]) -> IndexSpec:
 def insert_generation(connection: Connection, spec: IndexSpec) -> int:
     """Make a generation of `spec` the current one, and return its number: one that was never used before."""
     embedding, chunks = embedding_spec_id(connection, spec.embedding), chunk_spec_id(connection, spec.chunks)
+    before = connection.execute("SELECT number FROM generation WHERE current = 1").fetchone()
     connection.execute("UPDATE generation SET current = 0 WHERE current = 1")
     cursor = connection.execute(
         "INSERT INTO generation (embedding_spec_id, chunk_spec_id, created_at, current) VALUES (?, ?, ?, 1)",
         (embedding, chunks, now()),
     )
     assert cursor.lastrowid is not None  # noqa: S101 - an INSERT that returned has one
+    if before is not None:
+        _inherit_segments(connection, before[0], cursor.lastrowid)
     return cursor.lastrowid
+
+
+def _inherit_segments(connection: Connection, before: int, number: int) -> None:
+    """Have a new generation begin with the segments of the one before, where it has the same embedding spec."""
+    connection.execute(
+        """INSERT INTO segment SELECT ?, s.ordinal, s.file, s.kind, s.rows, s.first_id, s.last_id, s.sha256, s.bytes,
+                                      s.settings, s.checksums, s.created_at
+           FROM segment s JOIN generation old ON old.number = s.generation
+           JOIN generation new ON new.number = ? AND new.embedding_spec_id = old.embedding_spec_id
+           WHERE s.generation = ?""",
+        (number, number, before),
+    )
 
 
 def embedding_spec_id(connection: Connection, spec: EmbeddingSpec) -> int:
@@ -151,7 +174,7 @@ def known_vectors(connection: Connection, spec_id: int, hashes: Sequence[bytes])
 
 def insert_vectors(connection: Connection, spec_id: int, hashes: Sequence[bytes], vectors: FloatMatrix) -> None:
     """Keep vectors (n, dimensions) under the hashes of their texts; known ones are left as they are."""
-    stored, created_at = vectors.astype(_STORED), now()
+    stored, created_at = vectors.astype(HALF), now()
     connection.executemany(
         """INSERT INTO vector (embedding_spec_id, text_hash, created_at, vector) VALUES (?, ?, ?, ?)
            ON CONFLICT (text_hash, embedding_spec_id) DO NOTHING""",
@@ -184,6 +207,14 @@ def vector_batches(
     connection: Connection, spec_id: int, dimensions: int, first: int, last: int
 ) -> Iterator[tuple[IdArray, FloatMatrix]]:
     """Yield what `read_vectors` returns, a few rows at a time; the pages that were read for it are not kept."""
+    for ids, stored in stored_batches(connection, spec_id, dimensions, first, last):
+        yield ids, units(stored)
+
+
+def stored_batches(
+    connection: Connection, spec_id: int, dimensions: int, first: int, last: int
+) -> Iterator[tuple[IdArray, HalfMatrix]]:
+    """Yield ids (n,), rising, and vectors (n, dimensions) as they are stored, a few rows at a time."""
     cursor = connection.execute(
         "SELECT id, vector FROM vector WHERE id BETWEEN ? AND ? AND +embedding_spec_id = ? ORDER BY id",
         (first, last, spec_id),
@@ -191,10 +222,22 @@ def vector_batches(
     many = False
     while rows := cursor.fetchmany(_ROWS_A_FETCH):
         ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-        yield ids, _read([blob for _, blob in rows], dimensions)
+        yield ids, _checked(_stored([blob for _, blob in rows], dimensions))
         many = many or len(rows) == _ROWS_A_FETCH
     if many:
         connection.execute("PRAGMA shrink_memory")
+
+
+def stored_rows(connection: Connection, dimensions: int, ids: IdArray) -> HalfMatrix:
+    """Return the vectors of `ids` as they are stored, in their order; zero rows where one is gone."""
+    found = np.zeros((len(ids), dimensions), HALF)
+    places = {one: place for place, one in enumerate(ids.tolist())}
+    rows = connection.execute(
+        "SELECT r.id, r.vector FROM json_each(?) j CROSS JOIN vector r ON r.id = j.value", (json.dumps(ids.tolist()),)
+    )
+    for vector_id, blob in rows:
+        found[places[vector_id]] = _stored([blob], dimensions)[0]
+    return found
 
 
 def vectors_of(
@@ -216,17 +259,21 @@ def vectors_of(
 
 
 def _read(blobs: Sequence[bytes], dimensions: int) -> FloatMatrix:
+    return units(_checked(_stored(blobs, dimensions)))
+
+
+def _stored(blobs: Sequence[bytes], dimensions: int) -> HalfMatrix:
     joined = b"".join(blobs)
-    if len(joined) != len(blobs) * dimensions * _STORED.itemsize:
+    if len(joined) != len(blobs) * dimensions * HALF.itemsize:
         raise StoreDamaged(f"a stored vector has not {dimensions} dimensions; restore the store from a backup")
-    return _unit(np.frombuffer(joined, _STORED).reshape(len(blobs), dimensions).astype(np.float32))
+    return np.frombuffer(joined, HALF).reshape(len(blobs), dimensions)
 
 
-def _unit(vectors: FloatMatrix) -> FloatMatrix:
-    norms: npt.NDArray[np.float32] = np.linalg.norm(vectors, axis=1, keepdims=True)
+def _checked(stored: HalfMatrix) -> HalfMatrix:
+    norms = np.linalg.norm(stored.astype(np.float32), axis=1)
     if not (np.abs(norms - 1) <= _STORED_TOLERANCE).all():
         raise StoreDamaged("a stored vector is not of unit length; restore the store from a backup")
-    return vectors / norms
+    return stored
 
 
 def segments(connection: Connection, generation: int) -> tuple[Segment, ...]:
@@ -247,6 +294,11 @@ def _segment(*row: Any) -> Segment:
 def segment_files(connection: Connection) -> frozenset[str]:
     """Return the files that any generation names."""
     return frozenset(file for (file,) in connection.execute("SELECT file FROM segment"))
+
+
+def served_embedding_specs(connection: Connection) -> tuple[int, ...]:
+    """Return the ids of the embedding specs of all generations that are kept."""
+    return tuple(one for (one,) in connection.execute("SELECT DISTINCT embedding_spec_id FROM generation"))
 
 
 def replace_segments(connection: Connection, of: Head, replaced: Sequence[Segment], new: Segment) -> None:

@@ -10,6 +10,9 @@ from indexes import lexical
 from indexes.store import Connection, gathered
 
 _VERSION_KEY = "lexical_version"
+_AVERAGES = 1
+"""The row of an FTS5 table's data that bm25 reads its averages from. It begins with the number of rows, as a varint
+("Averages Record" in SQLite's fts5_index.c); counting the rows themselves takes 5 ms at a million."""
 
 
 def create(connection: Connection, chunk_spec_id: int) -> None:
@@ -103,10 +106,22 @@ def matches(
 
 
 def rows(connection: Connection, chunk_spec_id: int) -> int:
-    """Return how many chunks are in the table: those in service under the ChunkSpec."""
-    # The shadow table with one small row for each: counting it walks pages, not rows.
-    count: int = connection.execute(f"SELECT count(*) FROM {_table(chunk_spec_id)}_docsize").fetchone()[0]  # noqa: S608
-    return count
+    """Return how many chunks are in the table: those in service under the ChunkSpec. Committed ones, in a reader."""
+    row = connection.execute(
+        f"SELECT block FROM {_table(chunk_spec_id)}_data WHERE id = ?",  # noqa: S608 - an integer
+        (_AVERAGES,),
+    ).fetchone()
+    return _varint(row[0]) if row and row[0] else 0
+
+
+def _varint(data: bytes) -> int:
+    """Return the number that `data` begins with, in SQLite's form: 7 bits a byte, high bits first, 8 in the ninth."""
+    value = 0
+    for byte in data[:8]:
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            return value
+    return value << 8 | data[8]
 
 
 def chunks_with(connection: Connection, chunk_spec_id: int, terms: Sequence[str]) -> dict[str, int]:

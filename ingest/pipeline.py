@@ -28,11 +28,14 @@ async def apply(
     """Pay for the missing vectors and make every document visible as soon as it is whole.
 
     After a failure of the provider, documents that are whole are still applied, then the failure is raised; the same
-    command again pays only for what is missing.
+    command again pays only for what is missing. Raises NotFound when the source is removed meanwhile: what was read
+    of it does not come back.
     """
     started = time.monotonic()
-    source = await asyncio.to_thread(collection.add_source, prepared.root, prepared.kind)
-    work = _Application(prepared, collection, source.id, embedder, options, on_event)
+    source_id = prepared.changes.source_id
+    if not source_id:  # a known one is not made again: it may have been removed meanwhile, and is to stay so
+        source_id = (await asyncio.to_thread(collection.add_source, prepared.root, prepared.kind)).id
+    work = _Application(prepared, collection, source_id, embedder, options, on_event)
     try:
         await work.run()
     except asyncio.CancelledError:
@@ -46,6 +49,7 @@ async def apply(
         requests=work.queue.requests,
         applied=work.applied,
         conflicts=tuple(work.conflicts),
+        removed_by_hand=tuple(work.removed_by_hand),
         rejected=(*prepared.plan.rejected, *work.rejected),
         seconds=time.monotonic() - started,
     )
@@ -63,6 +67,7 @@ class _Application:
     on_event: OnEvent
     applied: int = 0
     conflicts: list[str] = field(default_factory=list)
+    removed_by_hand: list[str] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     queue: EmbeddingQueue = field(init=False)
     _embedded: int = 0
@@ -119,10 +124,13 @@ class _Application:
                 continue
             whole.append(document)
             if len(whole) >= _GROUP_DOCUMENTS or sum(len(kept.text) for kept in whole) > _GROUP_CHARACTERS:
-                await self._apply(ChangeSet(self.source_id, upserts=tuple(whole)))
+                await self._apply(self._changes(whole))
                 whole = []
         if whole:
-            await self._apply(ChangeSet(self.source_id, upserts=tuple(whole)))
+            await self._apply(self._changes(whole))
+
+    def _changes(self, whole: list[DocumentUpsert]) -> ChangeSet:
+        return ChangeSet(self.source_id, upserts=tuple(whole), as_of=self.prepared.changes.as_of)
 
     async def _reject_refused(self) -> None:
         """List the documents that hold a text the provider refuses; the version they had before stays, as stale."""
@@ -143,6 +151,7 @@ class _Application:
             return
         report = await asyncio.to_thread(self.collection.apply, changes)
         self.applied += len(report.documents)
+        self.removed_by_hand += report.removed_by_hand
         for path in report.conflicts:
             self.conflicts.append(path)
             self.on_event(IngestEvent("conflict", path=path))

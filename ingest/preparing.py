@@ -98,8 +98,8 @@ def prepare(
     sources = collection.sources()
     target = walk.resolve(str(path), sources, allow_empty=options.allow_empty)
     root = str(target.root)
-    source = _known(sources, root)
     with _run_lock(locks, root), Spool(locks) as spool:
+        source = _known(collection.sources(), root)  # asked again: the run that held the lock may have made it
         kind: SourceKind = "file" if source is None and target.root.is_file() else "folder"
         manifest = _manifest(collection, source, Source(0, root, kind), target.under)
         found = compare(
@@ -260,6 +260,7 @@ class _Preparation:
                 rejected for path, rejected in self.remembered.items() if manifest.rejected.get(path) != rejected
             ),
             forgotten=tuple(path for path in manifest.rejected if path not in self.remembered),
+            as_of=manifest.changes,
         )
         return Prepared(source.root, source.kind, summary, changes, self.spool, frozenset(self.wanted), self.spec)
 

@@ -62,6 +62,7 @@ SHOWN: Mapping[type[Exception], Shown] = {
     ingest.InputRefused: Shown(503, "upstream_refused", "An upstream refused the request; the log says why."),
     ingest.SettingsError: Shown(422, "chunk_settings"),
     ingest.VocabularyError: Shown(503, "vocabulary", "The token vocabulary is missing or damaged; reinstall ragsvc."),
+    service.SourceRemoved: Shown(409, "source_removed", "The source was removed while it was indexed."),
     service.StorageBusy: Shown(
         409, "storage_busy", "Another process holds the service's store; try again in a moment."
     ),

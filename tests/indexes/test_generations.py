@@ -14,11 +14,11 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes import generations
+from indexes import generations, segment_files, store_vectors
 from indexes.collection import Collection
 from indexes.errors import Conflict, StorageFull, StoreDamaged
 from indexes.exact_index import ExactIndex
-from indexes.generations import MAX_SEGMENTS, merge_from
+from indexes.tiers import MAX_SEGMENTS, merge_from
 from indexes.types import ChangeSet, Source
 from tests.indexes.corpus import SPEC, embed, put, query_vector, upsert, vector_of
 
@@ -33,7 +33,7 @@ def fill(collection: Collection, source: Source, name: str, lines: int = 5) -> N
     put(collection, source, upsert(name, "".join(f"{name} line {n}\n" for n in range(lines))))
 
 
-def segment_files(folder: Path) -> set[str]:
+def files_of(folder: Path) -> set[str]:
     return {path.name for path in (folder / "segments").iterdir()}
 
 
@@ -50,7 +50,9 @@ def test_a_fold_moves_the_delta_into_a_segment(folder: Path, collection: Collect
     assert (generation.number, generation.current, generation.spec) == (1, True, SPEC)
     assert (segment.rows, segment.first_id, segment.last_id) == (5, 1, 5)
     path = folder / "segments" / segment.file
-    assert (segment.size, segment.sha256) == (path.stat().st_size, generations.checksum(path))
+    assert (segment.size, segment.sha256) == (path.stat().st_size, segment_files.checksum(path))
+    assert answers(collection) == before
+    assert collection.settle()
     assert answers(collection) == before
     assert (collection._snapshot.delta.size, len(collection._snapshot.indexes)) == (0, 1)
     with Collection.open(folder) as again:
@@ -96,7 +98,7 @@ def test_folds_merge_and_stay_few(folder: Path, collection: Collection, source: 
     assert answers(collection) == expected
     assert len(expected) == 60
     collection.fold()
-    assert segment_files(folder) == {s.file for s in collection.generations()[0].segments}
+    assert files_of(folder) == {s.file for s in collection.generations()[0].segments}
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=120))
@@ -149,6 +151,7 @@ def test_loading_reads_the_segments_before_any_search(folder, collection, source
     flip(folder / "segments" / collection.generations()[0].segments[0].file)
     with caplog.at_level(logging.WARNING, "indexes"), Collection.open(folder) as opened:
         opened.load()
+        assert opened.settle()
         assert "rebuilt" in caplog.text
     with Collection.open(folder) as opened:
         opened.load()
@@ -169,12 +172,13 @@ def test_a_damaged_file_costs_no_answer_and_is_rebuilt(folder, collection, sourc
     damage(folder / "segments" / old.file)
     with caplog.at_level(logging.WARNING, "indexes"), Collection.open(folder) as opened:
         assert answers(opened) == before
+        assert opened.settle()
         assert old.file in caplog.text
         assert "rebuilt" in caplog.text
         (new,) = opened.generations()[0].segments
         assert new.file != old.file
         assert (new.rows, new.first_id, new.last_id, new.ordinal) == (old.rows, old.first_id, old.last_id, 0)
-        assert segment_files(folder) <= {old.file, new.file}
+        assert files_of(folder) <= {old.file, new.file}
         caplog.clear()
         assert answers(opened) == before
         fill(opened, source, "c")
@@ -226,21 +230,23 @@ def test_a_damaged_file_is_served_while_it_cannot_be_rebuilt(folder, collection,
         assert not opened.fold()
     with Collection.open(folder) as opened:
         assert answers(opened) == before
+        assert opened.settle()
         assert opened.generations()[0].segments != (old,)
+        assert answers(opened) == before
 
 
 def test_what_killed_builds_left_is_removed_by_the_next(folder, collection, source) -> None:
     """Unpublished files go at the next build, under its lock; published ones stay."""
     fill(collection, source, "a")
     collection.fold()
-    published = segment_files(folder)
+    published = files_of(folder)
     for name in ("6-9-0000.flat", "6-9-0000.flat.tmp"):
         (folder / "segments" / name).write_bytes(b"left")
     with FileLock(folder / "locks" / "build.lock"):
         assert not collection.fold()
-    assert len(segment_files(folder)) == 3
+    assert len(files_of(folder)) == 3
     assert not collection.fold()
-    assert segment_files(folder) == published
+    assert files_of(folder) == published
 
 
 @pytest.mark.parametrize("failing", ["save", "load", "verify", "rename", "publish"])
@@ -256,12 +262,12 @@ def test_a_failed_build_changes_nothing(folder, collection, source, failing, mon
         raise full
 
     with monkeypatch.context() as patched:
-        kind = generations.kinds()["flat"]
+        kind = segment_files.kinds()["flat"]
         if failing == "verify":
             wrong = ExactIndex.build(np.arange(5), np.eye(5, 8, dtype=np.float32))
             patched.setattr(kind, "load", classmethod(lambda *_, **__: wrong))
         elif failing == "publish":
-            patched.setattr(generations.store_vectors, "replace_segments", fail)
+            patched.setattr(store_vectors, "replace_segments", fail)
         elif failing == "rename":
             patched.setattr(Path, "rename", fail)
         else:
@@ -270,7 +276,7 @@ def test_a_failed_build_changes_nothing(folder, collection, source, failing, mon
             collection.fold()
     assert collection.generations()[0].segments == published
     assert answers(collection) == before
-    assert not [name for name in segment_files(folder) if name.endswith(".tmp")]
+    assert not [name for name in files_of(folder) if name.endswith(".tmp")]
     assert collection.fold()
     assert answers(collection) == before
 
@@ -290,14 +296,14 @@ def test_a_damaged_vector_is_damage_of_the_store(collection, source, blob) -> No
 def test_a_list_that_changed_meanwhile_is_not_overwritten(collection, source, monkeypatch) -> None:
     """Publishing checks that the segment list is the one the build began with."""
     fill(collection, source, "a")
-    write = generations.Segments._write
+    write = generations.Segments._written
 
     def slow(self, *values):
         with self._store.write() as connection:
             connection.execute("UPDATE generation SET revision = revision + 1")
         return write(self, *values)
 
-    monkeypatch.setattr(generations.Segments, "_write", slow)
+    monkeypatch.setattr(generations.Segments, "_written", slow)
     with pytest.raises(Conflict):
         collection.fold()
     assert collection.generations()[0].segments == ()

@@ -48,7 +48,7 @@ def test_modes_do_not_depend_on_the_umask(folder: Path, umask: int) -> None:
             found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.rglob("*")]}
     finally:
         os.umask(before)
-    folders = {folder.name, "segments", "locks"}
+    folders = {folder.name, "segments", "vectors", "locks"}
     assert {name: mode for name, mode in found.items() if name in folders} == dict.fromkeys(folders, 0o700)
     rest = set(found) - folders
     assert {"store.db", "store.db-wal", "store.db-shm", "build.lock"} < rest
