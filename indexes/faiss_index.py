@@ -5,6 +5,8 @@ given (it takes NaN, negative and repeated ids), so all is checked before it get
 rows' positions; ids stand beside them, once.
 """
 
+import os
+import struct
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +23,11 @@ from indexes.recall_check import DEPTHS, Rung, Truth, checked_batches
 from indexes.types import FloatMatrix, FloatVector, IdArray, Neighbours
 from indexes.vector_index import BuildRows, ExactRows, SegmentIndex
 
+_ID: Final = np.dtype("<i8")
+_TRAILER: Final = struct.Struct("<8sQ")
+_MAGIC: Final = b"ragsvcid"
+"""Behind FAISS's bytes stand the ids, this and their number. FAISS's own map of ids would hold them twice, or cost a
+change of owner: SWIG (4.1) miscounts the references to its table of types then, and frees it after enough loads."""
 _HALF_NOISE: Final = 2.0**-11 * 1.05 + 2 * SCORE_NOISE
 """How far the product of a vector rounded to float16 may stand from the true one: half an ulp of every number."""
 _SPARE: Final = 16
@@ -77,15 +84,12 @@ class _FaissIndex(CandidateIndex):
 
     def save(self, path: Path) -> None:
         """Write one file. It is not durable until the caller has fsynced it. Raises OSError if it cannot be written."""
-        faiss = _faiss()
-        mapped = faiss.IndexIDMap(faiss.IndexFlatL2(self._inner.d))  # it takes an empty one only
-        mapped.index, mapped.d, mapped.ntotal = self._inner, self._inner.d, self._inner.ntotal
-        mapped.metric_type = self._inner.metric_type
-        faiss.copy_array_to_vector(self._ids, mapped.id_map)
         try:
-            faiss.write_index(mapped, str(path))
+            _faiss().write_index(self._inner, str(path))
         except RuntimeError as error:
             raise OSError(f"FAISS could not write {path}: {error}") from error
+        with path.open("ab") as file:
+            file.write(self._ids.astype(_ID).tobytes() + _TRAILER.pack(_MAGIC, len(self._ids)))
 
     @classmethod
     def load(cls, path: Path, rows: ExactRows, settings: Mapping[str, int]) -> Self:
@@ -93,25 +97,34 @@ class _FaissIndex(CandidateIndex):
 
         Raises FileNotFoundError, and StoreDamaged for a file that holds anything else.
         """
-        path.stat()
+        ids = _read_ids(path)
         faiss = _faiss()
         try:
-            mapped = faiss.read_index(str(path))
+            inner = faiss.read_index(str(path))
         except (RuntimeError, MemoryError) as error:
             raise StoreDamaged(f"{path.name} is not an index that FAISS can read: {error}") from error
-        inner = faiss.downcast_index(mapped.index) if type(mapped) is faiss.IndexIDMap else None
-        if inner is None or not cls._is_mine(inner):
+        if not cls._is_mine(inner):
             raise StoreDamaged(f"{path.name} does not hold an index of kind {cls.kind}")
         if inner.d != rows.dimensions:
             raise StoreDamaged(f"{path.name} holds vectors of {inner.d} dimensions, not of {rows.dimensions}")
-        ids = faiss.vector_to_array(mapped.id_map)
         # Rows in the order of distinct ids are what `build` writes; nothing else is answered from.
         if len(ids) != inner.ntotal or (ids.size and ids[0] < 0) or not (np.diff(ids) > 0).all():
             raise StoreDamaged(f"{path.name} has ids that no index was built with")
-        # The map is let go with its copy of the ids; what it stood before belongs to `inner` now.
-        mapped.own_fields = False
-        inner.this.own(True)
         return cls(inner, ids, rows, cls._settings_read(settings, inner))
+
+
+def _read_ids(path: Path) -> IdArray:
+    """Return the ids that stand behind FAISS's bytes, which does not look there."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END) - _TRAILER.size
+        file.seek(max(0, end))
+        trailer = file.read(_TRAILER.size)
+        magic, count = _TRAILER.unpack(trailer) if len(trailer) == _TRAILER.size else (b"", 0)
+        start = end - count * _ID.itemsize
+        if magic != _MAGIC or start < 0:
+            raise StoreDamaged(f"{path.name} does not end like an index")
+        file.seek(start)
+        return np.frombuffer(file.read(end - start), _ID).astype(np.int64)
 
 
 def _selector(mask: Mask) -> tuple[Any, object]:
@@ -295,8 +308,6 @@ class CellRaBitQ(RaBitQ):
         clustering.max_points_per_centroid = _CELL_SAMPLE
         clustering.train(sample, centres)
         inner = faiss.IndexIVFRaBitQ(centres, width, cells, faiss.METRIC_L2)
-        centres.this.own(False)
-        inner.own_fields = True
         inner.train(sample[:_CENTRE_ROWS])
         return inner
 

@@ -74,7 +74,8 @@ def as_questions(sample: FloatMatrix) -> FloatMatrix:
     away = np.where(lengths > SCORE_NOISE, away / np.maximum(lengths, SCORE_NOISE), 0)
     queries = cosines * rows + np.sqrt(1 - cosines**2) * away
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    return queries.astype(np.float32)
+    as_float: FloatMatrix = queries.astype(np.float32)
+    return as_float
 
 
 class Truth:
