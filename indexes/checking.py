@@ -77,6 +77,7 @@ class _Check:
     def __init__(self, store: Store, folder: Path, *, repair: bool) -> None:
         self._store, self._folder, self._repair = store, folder, repair
         self._files = SegmentFiles(store, folder)
+        self._words_are_whole = True
 
     def findings(self) -> Iterator[Finding]:
         """Yield what is found. A step that can't be done for damage is a finding itself."""
@@ -84,18 +85,25 @@ class _Check:
             *(self._file, self._rows, self._texts, self._words, self._vectors),
             *(self._segments, self._leftovers, self._figures),
         )
+        said = set[Finding]()
         for step in steps:
             try:
-                yield from step()
+                for finding in step():
+                    said.add(finding)
+                    yield finding
             except (StoreBusy, StorageFull):
                 raise
-            except (StoreError, DatabaseError) as error:
-                yield problem("store", "store.db", str(error), _FROM_BACKUP)
+            except (StoreError, DatabaseError, ValueError) as error:
+                kind = "integrity" if isinstance(error, StoreDamaged) else "store"
+                damaged = problem(kind, "store.db", str(error), _FROM_BACKUP)
+                if damaged not in said:
+                    said.add(damaged)
+                    yield damaged
 
     def _file(self) -> Iterator[Finding]:
         with self._store.read() as connection:
             wrong = store_checks.integrity(connection)
-        if wrong and self._repair:
+        if wrong and self._repair and all("index" in message for message in wrong):
             with suppress(StoreDamaged, DatabaseError):
                 point("doctor.indexes")
                 with self._store.write() as connection:
@@ -151,6 +159,7 @@ class _Check:
             specs = store_checks.chunk_specs(connection)
             wrong = "" if store_words.are_current(connection) else "they were written by another release"
         wrong = wrong or next(filter(None, map(self._wrong_words, specs)), "")
+        self._words_are_whole = not wrong
         if not wrong:
             return
         if not self._repair:
@@ -159,6 +168,7 @@ class _Check:
         point("doctor.words")
         with self._store.write() as connection:
             store_words.rebuild(connection)
+        self._words_are_whole = True
         yield Finding("repaired", "words", "full text", f"{wrong}: rebuilt from the texts")
 
     def _wrong_words(self, chunk_spec_id: int) -> str:
@@ -168,7 +178,7 @@ class _Check:
                     store_checks.check_words(connection, chunk_spec_id)
             with self._store.read() as connection:
                 return store_checks.wrong_words(connection, chunk_spec_id)
-        except (StoreDamaged, DatabaseError) as error:
+        except (StoreDamaged, DatabaseError, ValueError) as error:
             return f"they can't be read ({error})"
 
     def _vectors(self) -> Iterator[Finding]:
@@ -196,8 +206,15 @@ class _Check:
 
     def _rebuilt(self, wrong: dict[str, str]) -> Iterator[Finding]:
         point("doctor.segments")
+        with self._store.write() as connection:
+            last, head = store_checks.last_vector(connection), store_vectors.head(connection)
+            for segment in store_vectors.segments(connection, head.generation):
+                if not 0 < segment.first_id <= segment.last_id <= last:
+                    store_checks.drop_segments(connection, head.generation, segment.ordinal)
         with Collection.open(self._folder) as collection:
-            collection.rebuild_segments(frozenset(wrong))
+            if collection.rebuild_segments(frozenset(wrong)):
+                collection.rebuild_segments(frozenset())  # the files that were replaced go
+            collection.fold_if_due()
         left = self._wrong_segments()
         for file, why in wrong.items():
             if file in left:
@@ -259,7 +276,7 @@ class _Check:
     def _figures(self) -> Iterator[Finding]:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
-            _, stale, _, missing = store_search.counts(connection, head)
+            _, stale, _, missing = store_search.counts(connection, head) if self._words_are_whole else (0, 0, 0, 0)
             rejected = store_rejections.count(connection)
             count, size = store_checks.unreferenced(connection)
             purges = store_checks.pending_purges(connection)
