@@ -4,6 +4,7 @@ What is derived is repaired: words, SQLite's own indexes, segments, exact vector
 acknowledged (documents, texts, vectors) is never touched: where it is damaged, only a backup helps.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _BATCH = 200
 _VECTORS = 5_000
 _SHOWN = 20
 """Documents or vectors that are named singly; more are counted."""
+_SPOOL_SECONDS = 3600.0
 _FROM_BACKUP = "restore a backup: ragsvc restore FILE --replace"
 _REPAIR = "rebuild it: ragsvc doctor --repair"
 
@@ -77,7 +79,6 @@ class _Check:
     def __init__(self, store: Store, folder: Path, *, repair: bool) -> None:
         self._store, self._folder, self._repair = store, folder, repair
         self._files = SegmentFiles(store, folder)
-        self._words_are_whole = True
 
     def findings(self) -> Iterator[Finding]:
         """Yield what is found. A step that can't be done for damage is a finding itself."""
@@ -156,20 +157,18 @@ class _Check:
 
     def _words(self) -> Iterator[Finding]:
         with self._store.read() as connection:
-            specs = store_checks.chunk_specs(connection)
-            wrong = "" if store_words.are_current(connection) else "they were written by another release"
-        wrong = wrong or next(filter(None, map(self._wrong_words, specs)), "")
-        self._words_are_whole = not wrong
-        if not wrong:
+            specs, current = store_checks.chunk_specs(connection), store_words.are_current(connection)
+        if not current:
+            yield note("words", "full text", "another release wrote it; the next opening writes it anew", _REPAIR)
             return
-        if not self._repair:
+        wrong = next(filter(None, map(self._wrong_words, specs)), "")
+        if wrong and not self._repair:
             yield problem("words", "full text", wrong, _REPAIR)
-            return
-        point("doctor.words")
-        with self._store.write() as connection:
-            store_words.rebuild(connection)
-        self._words_are_whole = True
-        yield Finding("repaired", "words", "full text", f"{wrong}: rebuilt from the texts")
+        elif wrong:
+            point("doctor.words")
+            with self._store.write() as connection:
+                store_words.rebuild(connection)
+            yield Finding("repaired", "words", "full text", f"{wrong}: rebuilt from the texts")
 
     def _wrong_words(self, chunk_spec_id: int) -> str:
         try:
@@ -251,6 +250,7 @@ class _Check:
 
     def _leftovers(self) -> Iterator[Finding]:
         """Look for files that nothing names, unless somebody is building one just now."""
+        yield from self._spools()
         if not self._unnamed():
             return
         with suppress(Timeout), FileLock(self._files.locks / "build.lock", timeout=0, mode=0o600):
@@ -260,6 +260,15 @@ class _Check:
                 for path in left:
                     path.unlink(missing_ok=True)
             yield from (_leftover(f"{path.parent.name}/{path.name}", repaired=self._repair) for path in left)
+
+    def _spools(self) -> Iterator[Finding]:
+        """Look for what runs keep while they work, and that dies with them but for a moment at its making."""
+        for path in self._files.locks.glob("tmp*"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _SPOOL_SECONDS:
+                    if self._repair:
+                        path.unlink()
+                    yield _leftover(f"locks/{path.name}", repaired=self._repair)
 
     def _unnamed(self) -> list[Path]:
         with self._store.read() as connection:
@@ -276,7 +285,8 @@ class _Check:
     def _figures(self) -> Iterator[Finding]:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
-            _, stale, _, missing = store_search.counts(connection, head) if self._words_are_whole else (0, 0, 0, 0)
+            _, stale = store_search.document_counts(connection)
+            missing = store_search.missing_vectors(connection, head)
             rejected = store_rejections.count(connection)
             count, size = store_checks.unreferenced(connection)
             purges = store_checks.pending_purges(connection)

@@ -12,10 +12,12 @@ from typing import Self
 import numpy as np
 
 from indexes import (
+    garbage,
     snapshots,
     store_backup,
     store_changes,
     store_documents,
+    store_garbage,
     store_rejections,
     store_search,
     store_vectors,
@@ -23,6 +25,8 @@ from indexes import (
 )
 from indexes.background import Background
 from indexes.errors import Conflict, InvalidVectors, StoreNotFound, StoreTooNew
+from indexes.failpoints import point
+from indexes.garbage import GarbageReport
 from indexes.generations import AUTO, Segments
 from indexes.search import Query, require_valid, search
 from indexes.segment_files import SegmentFiles
@@ -30,6 +34,7 @@ from indexes.snapshots import Snapshot, last_row
 from indexes.store import Connection, Store
 from indexes.store_backup import Contents
 from indexes.store_changes import Serving
+from indexes.store_garbage import PendingPurge, PurgedRows
 from indexes.store_vectors import Head
 from indexes.types import (
     ApplyReport,
@@ -49,10 +54,13 @@ from indexes.types import (
     SourceKind,
     TextSlice,
 )
+from indexes.visibility import Visibility
 
 DELTA_ROWS = 10_000
 DELTA_BYTES = 64 << 20
 """Of float32: whichever of the two limits is met first makes a fold due."""
+ERASE_SECONDS = 30.0
+"""How long readers and builders may keep a purge from going on."""
 _UNIT_TOLERANCE = 1e-2
 _HASH_BYTES = 32
 _ID = re.compile(r"[a-z0-9]{6}")
@@ -77,6 +85,7 @@ class Collection:
         self._snapshot: Snapshot | None = None
         self._damaged: set[str] = set()
         self._refreshing = threading.Lock()
+        self._visibility = Visibility()
         self._background = Background(self._renew)
 
     @classmethod
@@ -212,9 +221,9 @@ class Collection:
     def apply(self, changes: ChangeSet) -> ApplyReport:
         """Make the changes visible, all of them, in one transaction. An empty set writes nothing.
 
-        An upsert or rename whose document is not what the plan saw is left out and reported as a conflict. Vectors
-        may come later: until then a chunk is found by its words. Raises NotFound for an unknown source, and
-        ValueError for a text with lone surrogates.
+        An upsert or rename whose document is not what the plan saw, or whose path was removed by hand since, is left
+        out and reported as a conflict. Vectors may come later: until then a chunk is found by its words. Raises
+        NotFound for an unknown source, and ValueError for a text with lone surrogates.
         """
         if not changes:
             return ApplyReport({})
@@ -239,6 +248,41 @@ class Collection:
                 raise StoreTooNew(f"the words of {self._store.path} were rebuilt by another release: restart with it")
             store_vectors.tick(connection)
             yield connection
+
+    # What nothing uses any more
+
+    def collect_garbage(self, keep_days: float) -> GarbageReport:
+        """Delete vectors that were of no use for `keep_days`, and files of killed runs. Safe beside anything."""
+        return garbage.collect(self._store, self._segments, self._folder, keep_days)
+
+    def collect_garbage_if_due(self, keep_days: float) -> GarbageReport | None:
+        """Do so unless it was done within a day: then None, at the cost of reading a row."""
+        return garbage.collect_if_due(self._store, self._segments, self._folder, keep_days)
+
+    def begin_purge(self, document_id: str) -> PurgedRows:
+        """Remove a document with all its rows, for good; `erase_purged` is to follow. Raises NotFound."""
+        point("purge.rows")
+        with self._writing_words() as connection:
+            purged = garbage.begin_purge(connection, document_id)
+            point("purge.rows.commit")
+        point("purge.rows.committed")
+        return purged
+
+    def pending_purges(self) -> tuple[PendingPurge, ...]:
+        """Return the purges that are not complete: killed, or kept from the end by a run."""
+        with self._store.read() as connection:
+            return store_garbage.pending_purges(connection)
+
+    def erase_purged(self, document_id: str, wait_seconds: float = ERASE_SECONDS) -> PendingPurge:
+        """Erase from the files of the collection what a purge, and earlier removals, left; repeatable.
+
+        Raises StoreBusy where readers or builders hold it up for longer than the wait.
+        """
+        return garbage.erase(self._store, self._segments, self._folder, document_id, wait_seconds)
+
+    def end_purge(self, purge: PendingPurge) -> None:
+        """Note that a purge is complete. Raises RunGoesOn: then it is, when that run has ended and this is repeated."""
+        garbage.end_purge(self._store, self._folder, purge)
 
     def fold_if_due(self) -> bool:
         """Turn the delta into a segment when it has grown past its limit; say whether it did."""
@@ -283,7 +327,7 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             require_valid(asked, head.spec.embedding.dimensions)
-            result = search(connection, self._snapshot_for(connection, head), head, asked)
+            result = search(connection, self._snapshot_for(connection, head), self._visibility, head, asked)
         if self._is_stale(head):
             self._background.wake()
         return result
@@ -370,7 +414,9 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             segments = store_vectors.segments(connection, head.generation)
-            documents, stale, chunks, missing = store_search.counts(connection, head)
+            documents, stale = store_search.document_counts(connection)
+            chunks = store_words.rows(connection, head.chunk_spec_id)
+            missing = self._visibility.missing(connection, head)
             rejected = store_rejections.count(connection)
             vectors = store_vectors.count_vectors(connection, head.embedding_spec_id)
             delta = store_vectors.count_vectors(connection, head.embedding_spec_id, last_row(segments))

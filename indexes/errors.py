@@ -7,7 +7,8 @@ IndexesError
 ├── Conflict
 │   ├── SpecMismatch      vectors or chunks of another spec than the collection's
 │   ├── SourceOverlap     a root that contains, or lies in, a known root in a way that is not allowed
-│   └── StoreBusy         another writer held the database for longer than the wait
+│   ├── StoreBusy         another writer held the database for longer than the wait
+│   └── RunGoesOn         a run may still rely on, or bring, what was to go
 ├── InvalidVectors        wrong shape, not finite, not of unit length
 └── StoreError            the files themselves
     ├── StoreNotFound     no collection in that folder
@@ -48,6 +49,10 @@ class SourceOverlap(Conflict):
 
 class StoreBusy(Conflict):
     """Another writer held the database for longer than the wait."""
+
+
+class RunGoesOn(Conflict):
+    """A run is going on that may still rely on, or bring, what was to go."""
 
 
 class InvalidVectors(IndexesError):

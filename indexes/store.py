@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from indexes import store_slack
 from indexes.errors import StorageFull, StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreNotFound, StoreTooNew
 from indexes.migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
 
@@ -177,6 +178,14 @@ class Store:
         """Return the size of the file and its log."""
         return file_bytes(self.path) + file_bytes(self.path.with_name(f"{FILE_NAME}-wal"))
 
+    def erase_slack(self, wait_seconds: float) -> int:
+        """Empty the log and zero every byte of the file that belongs to nothing; return how many were not zero.
+
+        Others read and write meanwhile. Raises StoreBusy when a reader of an older state keeps the log for longer than
+        the wait.
+        """
+        return erased_slack(self.path, wait_seconds)
+
     def _check_schema(self, connection: Connection) -> None:
         # A newer release may have migrated the file while this process had it open.
         if connection.execute("PRAGMA user_version").fetchone()[0] > SCHEMA_VERSION:
@@ -197,6 +206,9 @@ class Store:
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         if readonly:
             connection.execute("PRAGMA query_only = ON")
+        else:
+            # What is deleted is zeroed at once, whatever this SQLite was built with; `erase_slack` does the rest.
+            connection.execute("PRAGMA secure_delete = ON")
         return connection
 
     @contextmanager
@@ -247,6 +259,16 @@ def gathered(connection: Connection, statement: str, values: Sequence[object] = 
     """
     rows: list[Any] = json.loads(connection.execute(statement, values).fetchone()[0])
     return rows
+
+
+def erased_slack(path: Path, wait_seconds: float) -> int:
+    """Erase the slack of a SQLite file in WAL mode as `Store.erase_slack` does, with errors of this floor."""
+    try:
+        return store_slack.erase(path, wait_seconds)
+    except store_slack.SlackBusy as error:
+        raise StoreBusy(f"what was deleted can't be erased from the file yet, {error}; repeat the command") from error
+    except store_slack.SlackFailed as error:
+        raise StorageFull(f"{error}; make room or check permissions, then repeat the command") from error
 
 
 def file_bytes(path: Path) -> int:

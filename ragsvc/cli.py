@@ -1,5 +1,6 @@
 """The terminal entrance: each command parses, calls, prints. stdout is the result, stderr everything else."""
 
+import asyncio
 import hashlib
 import sys
 from collections.abc import Callable
@@ -144,9 +145,12 @@ def _index(settings: Settings, request: IndexRequest, on_plan: Callable[[IndexOu
 
 async def _indexed(house: House, request: IndexRequest, on_plan: Callable[[IndexOutcome], None]) -> IndexOutcome:
     with terminal.progress() as on_event:
-        return await index(
+        outcome = await index(
             request, house.settings, house.library, house.embedder_for, on_plan=on_plan, on_event=on_event
         )
+    if not request.dry_run:
+        await asyncio.to_thread(house.uploads.look_after, request.collection)
+    return outcome
 
 
 async def _watch(

@@ -25,6 +25,8 @@ from ragsvc.jobs import NewFile
 
 T = TypeVar("T")
 _LOCK = ".lock"
+_ZEROS = 1 << 20
+"""Bytes a write."""
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 
 
@@ -63,6 +65,16 @@ class Inbox:
         if hashlib.sha256(data).digest() != file.content_hash:
             raise UploadLost(f"{path} is damaged; send its documents again")
         return data
+
+    def erase(self, job_id: str, start: int, size: int) -> None:
+        """Overwrite the bytes of one document of a job with zeros, durably; nothing where the body is gone."""
+        path = self._folder / job_id
+        with _translated(path), contextlib.suppress(FileNotFoundError), path.open("r+b", buffering=0) as body:
+            body.seek(start)
+            rest = min(size, max(0, path.stat().st_size - start))
+            while rest:
+                rest -= body.write(bytes(min(rest, _ZEROS))) or 0
+            os.fsync(body.fileno())
 
     def drop(self, job_id: str) -> None:
         """Remove the body of a finished job."""

@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from indexes.errors import StorageFull, StoreBusy
+from indexes.store import erased_slack
 from ragsvc.errors import (
     BadRequest,
     CollectionBusy,
@@ -321,6 +323,19 @@ class ServiceStore:
             found += [f"{lost} rows of {table} belong to no job"] if lost else []
         return found
 
+    def erase_slack(self, wait_seconds: float) -> None:
+        """Empty the log and zero what was deleted, wherever it stands in the file. Raises StorageBusy, StorageFailed.
+
+        Rows that the ledger of this process still holds are committed first.
+        """
+        self._ledger.flush()
+        try:
+            erased_slack(self.path, wait_seconds)
+        except StoreBusy as error:
+            raise StorageBusy(str(error)) from error
+        except StorageFull as error:
+            raise StorageFailed(str(error)) from error
+
     def rows(self, statement: str, *values: str | int) -> list[tuple[Any, ...]]:
         """Return what a SELECT finds. Raises StorageBusy, StorageFailed."""
         with self._reading, _translated(self.path):
@@ -354,6 +369,7 @@ def _connect(path: Path, busy_seconds: float, mode: Literal["rw", "ro"] = "rw") 
         check_same_thread=False,
     )  # fmt: skip
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = ON")
     return connection
 
 

@@ -17,7 +17,7 @@ from ragsvc.doctor import Examination
 from ragsvc.errors import UnknownCollection
 from ragsvc.job_store import JobStore
 from ragsvc.jobs import NewFile
-from tests.indexes.corpus import SPEC, STAT, embed, put, upsert
+from tests.indexes.corpus import SPEC, STAT, embed, embedded_hash, put, upsert, vector_of
 from tests.ragsvc.test_restoring import aged, at, entered, seen, wait_for, write_on
 
 
@@ -160,7 +160,6 @@ REPAIRABLE: dict[str, tuple[Damage, str]] = {
         ),
         "words",
     ),
-    "words by another release": (sql("UPDATE meta SET value = 'old' WHERE key = 'lexical_version'"), "words"),
     "a segment is gone": (lambda folder: one(folder, "segments/*").unlink(), "segment"),
     "a segment is cut": (lambda folder: os.truncate(one(folder, "segments/*"), 50), "segment"),
     "a segment has a flipped bit": (lambda folder: flip(one(folder, "segments/*")), "segment"),
@@ -171,6 +170,7 @@ REPAIRABLE: dict[str, tuple[Damage, str]] = {
     "exact vectors are cut": (lambda folder: os.truncate(one(folder, "vectors/*"), 50), "segment"),
     "exact vectors have a flipped bit": (lambda folder: flip(one(folder, "vectors/*")), "segment"),
     "a build was killed": (lambda folder: (folder / "segments" / "1-2-ab.flat.tmp").write_bytes(b"x"), "leftover"),
+    "a run was killed": (lambda folder: (folder / "locks" / "tmpabc").write_bytes(b"x"), "leftover"),
     "a map of nothing": (lambda folder: (folder / "vectors" / "77.f16").write_bytes(b"x"), "leftover"),
 }
 
@@ -197,6 +197,7 @@ def test_damage_of_what_is_derived_is_found_and_repaired(data: Path, name: str) 
         before = seen(place.library.open("papers"))
     damage, kind = REPAIRABLE[name]
     damage(papers(data))
+    aged(papers(data) / "locks")
     for _ in range(2):
         first = doctor.examine(data)
         if kind == "leftover":
@@ -237,7 +238,7 @@ def test_one_collection_is_checked_alone(data: Path) -> None:
 
 
 def test_what_is_no_inconsistency_is_a_note(data: Path) -> None:
-    """Vectors without a text, chunks without a vector, stale and rejected files and pending purges are told as such."""
+    """Vectors without a text, chunks without a vector, stale and rejected files, words of another release, purges: all told as such."""
     with at(data) as place:
         collection = place.library.open("papers")
         [source] = collection.sources()
@@ -249,10 +250,25 @@ def test_what_is_no_inconsistency_is_a_note(data: Path) -> None:
         new = upsert("new.txt", "no vector yet\n")
         assert not collection.apply(ChangeSet(source.id, upserts=(new,), stale=stale, rejections=(bad,))).conflicts
     sql("INSERT INTO purge (document_id, vectors, created_at) VALUES ('doc_x', '[]', '')")(papers(data))
+    sql("UPDATE meta SET value = 'old' WHERE key = 'lexical_version'")(papers(data))
     examination = doctor.examine(data)
     assert examination.consistent
-    kinds = ("unreferenced", "missing", "stale", "rejected", "purge")
+    kinds = ("words", "unreferenced", "missing", "stale", "rejected", "purge")
     assert found(examination, "note") == {("papers", kind) for kind in kinds}
+
+
+def test_a_purge_that_was_killed_is_completed(data: Path) -> None:
+    """Its rows are gone and its files not: told as a note, completed by a repair, and told no more."""
+    with at(data) as place:
+        collection = place.library.open("papers")
+        [document] = [each for each in collection.documents(None, 99, None)[0] if each.path == "3.txt"]
+        collection.begin_purge(document.id)
+    word = vector_of(embedded_hash("T", "bread 3\n")).astype("<f2").tobytes()
+    assert word in b"".join(path.read_bytes() for path in papers(data).glob("vectors/*"))
+    assert found(doctor.examine(data), "note") == {("papers", "purge")}
+    assert found(doctor.examine(data, repair=True)) == {("papers", "purge")}
+    assert word not in b"".join(path.read_bytes() for path in papers(data).rglob("*") if path.is_file())
+    assert found(doctor.examine(data, repair=True)) == set()
 
 
 # Between the collections

@@ -120,7 +120,7 @@ def test_a_removal_withdraws_what_is_pending_and_nothing_else(jobs):
     assert (states(jobs, done)[0], states(jobs, running), states(jobs, queued), states(jobs, other)) == (
         "applied", ["withdrawn", "pending"], ["withdrawn", "pending"], ["pending"],
     )  # fmt: skip
-    assert jobs.withdrawn(running.id) == {"a"}
+    assert jobs.pending(running.id) == {"b"}
     jobs.withdraw("abc123")
     assert states(jobs, queued) == ["withdrawn", "withdrawn"]
 
