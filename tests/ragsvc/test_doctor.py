@@ -238,7 +238,7 @@ def test_one_collection_is_checked_alone(data: Path) -> None:
 
 
 def test_what_is_no_inconsistency_is_a_note(data: Path) -> None:
-    """Vectors without a text, chunks without a vector, stale and rejected files, words of another release, purges: all told as such."""
+    """Unused and missing vectors, stale and rejected files, words of another release and open purges are notes."""
     with at(data) as place:
         collection = place.library.open("papers")
         [source] = collection.sources()
