@@ -16,6 +16,7 @@ from typing import Any
 
 from indexes import store_slack
 from indexes.errors import StorageFull, StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreNotFound, StoreTooNew
+from indexes.failpoints import point
 from indexes.migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
 
 Connection = sqlite3.Connection
@@ -66,6 +67,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         path = folder / FILE_NAME
+        point("store.file")
         # SQLite gives the mode of this file to its -wal and -shm, whatever the umask.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -80,8 +82,10 @@ class Store:
             if application or version or connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 raise StoreDamaged(f"{path} is a database of something else; it is left unchanged")
             connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            point("store.log")
             connection.execute("PRAGMA journal_mode = WAL")
             migrate(connection)
+        point("store.sync")
         sync_folder(folder)
         sync_folder(folder.parent)
         return store
@@ -148,12 +152,15 @@ class Store:
         try:
             with _translated(self.path):
                 connection = self._writing_connection()
+                point("store.begin")
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     self._check_schema(connection)
                     self._check_place()
                     yield connection
+                    point("store.commit")
                     connection.execute("COMMIT")
+                    point("store.committed")
                 finally:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
@@ -321,14 +328,24 @@ def memory() -> Iterator[Connection]:
 def _header(path: Path) -> tuple[int, int]:
     """Return application id and schema version, read-only: even a leftover log is not merged into the file."""
     with _translated(path):
-        # Where others have the store open, not even their shared memory is written to.
-        shared = "&readonly_shm=1" if path.with_name(f"{path.name}-shm").exists() else ""
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{shared}", uri=True)
         try:
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-        finally:
-            connection.close()
+            return _marks(path, "ro")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+        # A creation was killed before the file got its log; what it left half-written must be taken back to be read.
+        return _marks(path, "rw")
+
+
+def _marks(path: Path, mode: str) -> tuple[int, int]:
+    # Where others have the store open, not even their shared memory is written to.
+    shared = "&readonly_shm=1" if mode == "ro" and path.with_name(f"{path.name}-shm").exists() else ""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}{shared}", uri=True)
+    try:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    finally:
+        connection.close()
     return application, version
 
 

@@ -19,6 +19,7 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from indexes.errors import StorageFull
+from indexes.failpoints import point
 from ragsvc.errors import Overloaded, StorageFailed, UploadLost
 from ragsvc.job_store import new_job_id
 from ragsvc.jobs import NewFile
@@ -78,7 +79,9 @@ class Inbox:
 
     def drop(self, job_id: str) -> None:
         """Remove the body of a finished job."""
+        point("inbox.drop")
         (self._folder / job_id).unlink(missing_ok=True)
+        point("inbox.unlock")
         (self._folder / f"{job_id}{_LOCK}").unlink(missing_ok=True)
 
     def sweep(self, wanted: Callable[[], Collection[str]]) -> int:
@@ -127,6 +130,7 @@ class Delivery:
     def write(self, data: bytes) -> None:
         """Take bytes of the document. Raises StorageFull."""
         with self._guard, _translated(self._path):
+            point("inbox.write")
             rest = memoryview(data)
             while rest:
                 rest = rest[self._body.write(rest) :]
@@ -141,8 +145,10 @@ class Delivery:
     def seal(self) -> None:
         """Make the body durable, its name included. Raises StorageFull."""
         with self._guard, _translated(self._path):
+            point("inbox.sync")
             os.fsync(self._body.fileno())
             self._body.close()
+            point("inbox.sync-folder")
             for folder in (self._path.parent, self._path.parent.parent):
                 _sync_folder(folder)
 
@@ -151,7 +157,9 @@ class Delivery:
         with self._fate:
             if self._ended is None:
                 raise StorageFailed("the body was discarded before it was accepted")
+            point("inbox.accept")
             accepted = accept()
+            point("inbox.accepted")
             self._close()
         return accepted
 

@@ -84,9 +84,10 @@ class Library:
         """Make a collection: the store first, its row last. Raises CollectionExists."""
         collection_id = new_id()
         folder = self._folder / collection_id
+        point("library.create")
         Collection.create(folder, collection_id, spec, delta_rows=self._delta_rows).close()
         try:
-            point("collection.list")
+            point("library.list")
             self._store.add_collection(collection_id, name)
         except CollectionExists:
             shutil.rmtree(folder)
@@ -108,13 +109,15 @@ class Library:
         with ExitStack() as held:
             if row is not None:
                 hold_locks(self._folder / row.folder / "locks", name, held)
+            point("library.unlist")
             row = self._store.remove_collection(name, idle=idle)
-            point("collection.remove_folder")
             with self._lock:
                 opened = self._open.pop(row.folder, None)
             if opened is not None:
                 opened.close()
+            point("library.erase")
             shutil.rmtree(self._folder / row.folder, ignore_errors=True)
+            point("library.erased")
 
     def locks(self, collection: Collection) -> Path:
         """Return the folder of a collection's lock files."""

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from indexes.errors import StorageFull, StoreBusy
+from indexes.failpoints import point
 from indexes.store import erased_slack
 from ragsvc.errors import (
     BadRequest,
@@ -314,15 +315,6 @@ class ServiceStore:
                 ],
             )  # fmt: skip
 
-    def integrity(self) -> list[str]:
-        """Return what is wrong with the file, at most 20 messages, and which rows name others that are gone."""
-        rows = self.rows("PRAGMA integrity_check(20)")
-        found = [str(row[0]) for row in rows if row[0] != "ok"]
-        for table in ("job_file", "job_event"):
-            [(lost,)] = self.rows(f"SELECT count(*) FROM {table} WHERE job_seq NOT IN (SELECT seq FROM job)")  # noqa: S608
-            found += [f"{lost} rows of {table} belong to no job"] if lost else []
-        return found
-
     def erase_slack(self, wait_seconds: float) -> None:
         """Empty the log and zero what was deleted, wherever it stands in the file. Raises StorageBusy, StorageFailed.
 
@@ -335,6 +327,15 @@ class ServiceStore:
             raise StorageBusy(str(error)) from error
         except StorageFull as error:
             raise StorageFailed(str(error)) from error
+
+    def integrity(self) -> list[str]:
+        """Return what is wrong with the file, at most 20 messages, and which rows name others that are gone."""
+        rows = self.rows("PRAGMA integrity_check(20)")
+        found = [str(row[0]) for row in rows if row[0] != "ok"]
+        for table in ("job_file", "job_event"):
+            [(lost,)] = self.rows(f"SELECT count(*) FROM {table} WHERE job_seq NOT IN (SELECT seq FROM job)")  # noqa: S608
+            found += [f"{lost} rows of {table} belong to no job"] if lost else []
+        return found
 
     def rows(self, statement: str, *values: str | int) -> list[tuple[Any, ...]]:
         """Return what a SELECT finds. Raises StorageBusy, StorageFailed."""
@@ -376,10 +377,13 @@ def _connect(path: Path, busy_seconds: float, mode: Literal["rw", "ro"] = "rw") 
 @contextmanager
 def _immediate(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """One transaction, under the write lock from its start; undone by any exception."""
+    point("service.begin")
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
+        point("service.commit")
         connection.execute("COMMIT")
+        point("service.committed")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -387,6 +391,7 @@ def _immediate(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 def _prepare(path: Path, busy_seconds: float) -> None:
     """Make the file where there is none, refuse what is not ours or newer without a change, else migrate."""
+    point("service.file")
     # SQLite gives the mode of this file to its -wal and -shm, whatever the umask.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     application, version = _marks(path, busy_seconds)
@@ -401,6 +406,7 @@ def _prepare(path: Path, busy_seconds: float) -> None:
         if application == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             raise ConfigurationError(f"{path} is another program's database: change RAGSVC_DATA_DIR")
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        point("service.log")
         connection.execute("PRAGMA journal_mode = WAL")
         for number, statements in enumerate(_STEPS[version:], start=version + 1):
             with _immediate(connection):
@@ -412,15 +418,26 @@ def _prepare(path: Path, busy_seconds: float) -> None:
 
 
 def _marks(path: Path, busy_seconds: float) -> tuple[int, int]:
-    """Return application id and schema version, through a connection that can't write."""
-    connection = _connect(path, busy_seconds, "ro")
+    """Return application id and schema version, through a connection that can't write if that will do."""
+    try:
+        application, version = _read_marks(path, busy_seconds, "ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+        # A creation was killed before the file got its log; what it left half-written must be taken back to be read.
+        application, version = _read_marks(path, busy_seconds, "rw")
+    if application not in (0, APPLICATION_ID):
+        raise ConfigurationError(f"{path} is another program's database: change RAGSVC_DATA_DIR")
+    return application, version
+
+
+def _read_marks(path: Path, busy_seconds: float, mode: Literal["rw", "ro"]) -> tuple[int, int]:
+    connection = _connect(path, busy_seconds, mode)
     try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
     finally:
         connection.close()
-    if application not in (0, APPLICATION_ID):
-        raise ConfigurationError(f"{path} is another program's database: change RAGSVC_DATA_DIR")
     return application, version
 
 

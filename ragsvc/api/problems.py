@@ -65,6 +65,7 @@ SHOWN: Mapping[type[Exception], Shown] = {
     ingest.PathError: Shown(422, "path", "There is nothing to index at that path."),
     ingest.TooManyRemovals: Shown(409, "too_many_removals"),
     ingest.RunLocked: Shown(409, "run_locked", "Another run of this source is going on; try again when it has ended."),
+    ingest.SpecChanged: Shown(409, "spec_mismatch", "The collection went over to another generation; try again."),
     ingest.InputRefused: Shown(503, "upstream_refused", "An upstream refused the request; the log says why."),
     ingest.SettingsError: Shown(422, "chunk_settings"),
     ingest.VocabularyError: Shown(503, "vocabulary", "The token vocabulary is missing or damaged; reinstall ragsvc."),
