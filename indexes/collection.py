@@ -12,10 +12,13 @@ from typing import Self
 import numpy as np
 
 from indexes import (
+    garbage,
     publishing,
     snapshots,
+    store_backup,
     store_changes,
     store_documents,
+    store_garbage,
     store_generations,
     store_recutting,
     store_rejections,
@@ -25,12 +28,16 @@ from indexes import (
 )
 from indexes.background import Background
 from indexes.errors import Conflict, InvalidVectors, SpecMismatch, StoreNotFound
+from indexes.failpoints import point
+from indexes.garbage import GarbageReport
 from indexes.generations import AUTO, Segments
 from indexes.search import Query, require_valid, search
 from indexes.segment_files import SegmentFiles
 from indexes.snapshots import Snapshot, last_row
 from indexes.store import Connection, Store
+from indexes.store_backup import Contents
 from indexes.store_changes import Serving
+from indexes.store_garbage import PendingPurge, PurgedRows
 from indexes.store_vectors import Head
 from indexes.types import (
     ApplyReport,
@@ -52,10 +59,13 @@ from indexes.types import (
     StoredDocument,
     TextSlice,
 )
+from indexes.visibility import Visibility
 
 DELTA_ROWS = 10_000
 DELTA_BYTES = 64 << 20
 """Of float32: whichever of the two limits is met first makes a fold due."""
+ERASE_SECONDS = 30.0
+"""How long readers and builders may keep a purge from going on."""
 _UNIT_TOLERANCE = 1e-2
 _HASH_BYTES = 32
 _ID = re.compile(r"[a-z0-9]{6}")
@@ -71,7 +81,7 @@ class Collection:
     """
 
     def __init__(self, store: Store, folder: Path, collection_id: str, delta_rows: int, kind: str) -> None:
-        self._store = store
+        self._store, self._folder = store, folder
         self._files = SegmentFiles(store, folder)
         self._files.make_folders()
         self._segments = Segments(store, self._files, kind)
@@ -80,6 +90,7 @@ class Collection:
         self._snapshot: Snapshot | None = None
         self._damaged: set[str] = set()
         self._refreshing = threading.Lock()
+        self._visibility = Visibility()
         self._background = Background(self._renew)
 
     @classmethod
@@ -129,6 +140,11 @@ class Collection:
     def id(self) -> str:
         """The six characters that stand in the ids of its documents."""
         return self._id
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self._folder
 
     @property
     def spec(self) -> IndexSpec:
@@ -210,10 +226,10 @@ class Collection:
     def apply(self, changes: ChangeSet) -> ApplyReport:
         """Make the changes visible, all of them, in one transaction. An empty set writes nothing.
 
-        An upsert or rename whose document is not what the plan saw is left out and reported as a conflict. Vectors
-        may come later: until then a chunk is found by its words. Raises NotFound for an unknown source, SpecMismatch
-        for upserts that were cut by another spec than the one in service, and ValueError for a text with lone
-        surrogates.
+        An upsert or rename whose document is not what the plan saw, or whose path was removed by hand since, is left
+        out and reported as a conflict. Vectors may come later: until then a chunk is found by its words. Raises
+        NotFound for an unknown source, SpecMismatch for upserts that were cut by another spec than the one in service,
+        and ValueError for a text with lone surrogates.
         """
         if not changes:
             return ApplyReport({})
@@ -243,6 +259,41 @@ class Collection:
             store_vectors.tick(connection)
             yield connection
 
+    # What nothing uses any more
+
+    def collect_garbage(self, keep_days: float) -> GarbageReport:
+        """Delete vectors that were of no use for `keep_days`, and files of killed runs. Safe beside anything."""
+        return garbage.collect(self._store, self._segments, self._folder, keep_days)
+
+    def collect_garbage_if_due(self, keep_days: float) -> GarbageReport | None:
+        """Do so unless it was done within a day: then None, at the cost of reading a row."""
+        return garbage.collect_if_due(self._store, self._segments, self._folder, keep_days)
+
+    def begin_purge(self, document_id: str) -> PurgedRows:
+        """Remove a document with all its rows, for good; `erase_purged` is to follow. Raises NotFound."""
+        point("purge.rows")
+        with self._writing_words() as connection:
+            purged = garbage.begin_purge(connection, document_id)
+            point("purge.rows.commit")
+        point("purge.rows.committed")
+        return purged
+
+    def pending_purges(self) -> tuple[PendingPurge, ...]:
+        """Return the purges that are not complete: killed, or kept from the end by a run."""
+        with self._store.read() as connection:
+            return store_garbage.pending_purges(connection)
+
+    def erase_purged(self, document_id: str, wait_seconds: float = ERASE_SECONDS) -> PendingPurge:
+        """Erase from the files of the collection what a purge, and earlier removals, left; repeatable.
+
+        Raises StoreBusy where readers or builders hold it up for longer than the wait.
+        """
+        return garbage.erase(self._store, self._segments, self._folder, document_id, wait_seconds)
+
+    def end_purge(self, purge: PendingPurge) -> None:
+        """Note that a purge is complete. Raises RunGoesOn: then it is, when that run has ended and this is repeated."""
+        garbage.end_purge(self._store, self._folder, purge)
+
     def fold_if_due(self) -> bool:
         """Turn the delta into a segment when it has grown past its limit; say whether it did."""
         with self._store.read() as connection:
@@ -262,6 +313,10 @@ class Collection:
     def fold(self) -> bool:
         """Turn the delta into a segment; say whether there was anything to fold and nobody else was building."""
         return self._segments.fold()
+
+    def rebuild_segments(self, files: frozenset[str]) -> bool:
+        """Build segments anew from the store, by the names of their files; say whether nobody else was building."""
+        return self._segments.rebuild(files)
 
     # Generations
 
@@ -335,7 +390,7 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             require_valid(asked, head.spec.embedding.dimensions)
-            result = search(connection, self._snapshot_for(connection, head), head, asked)
+            result = search(connection, self._snapshot_for(connection, head), self._visibility, head, asked)
         if self._is_stale(head):
             self._background.wake()
         return result
@@ -422,7 +477,9 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             segments = store_vectors.segments(connection, head.generation)
-            documents, stale, chunks, missing = store_search.counts(connection, head)
+            documents, stale = store_search.document_counts(connection)
+            chunks = store_words.rows(connection, head.chunk_spec_id)
+            missing = self._visibility.missing(connection, head)
             rejected = store_rejections.count(connection)
             vectors = store_vectors.count_vectors(connection, head.embedding_spec_id)
             delta = store_vectors.count_vectors(connection, head.embedding_spec_id, last_row(segments))
@@ -439,6 +496,10 @@ class Collection:
             delta_rows=delta,
             bytes=self._store.bytes_on_disk() + self._files.bytes_on_disk(),
         )
+
+    def backup(self, file: Path, *, overwrite: bool = False) -> Contents:
+        """Write everything but what is derived into one file. See `indexes.store_backup.write`."""
+        return store_backup.write(self._store, file, overwrite=overwrite)
 
     def generations(self) -> tuple[Generation, ...]:
         """Return all generations with their segments, oldest first."""

@@ -44,6 +44,7 @@ class Segments:
     def __init__(self, store: Store, files: SegmentFiles, kind: str = AUTO) -> None:
         """New segments are of `kind`: one of `indexes.segment_files.kinds()`, or chosen from their size."""
         self._store, self._files, self._kind = store, files, kind
+        self._removed = 0
 
     def fold(self) -> bool:
         """Make a segment of the delta's rows, merging smaller ones by size tiers; say whether there was one to make.
@@ -124,6 +125,11 @@ class Segments:
                     exact.zero(ids)
             self._remove_unpublished()
 
+    def remove_unpublished(self) -> int:
+        """Remove files that no generation names; return how many, 0 while another process is building."""
+        with self._building():
+            return self._removed
+
     def _current(self) -> tuple[Head, tuple[Segment, ...]]:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
@@ -203,13 +209,13 @@ class Segments:
             self._files.make_folders()
             lock.acquire()
         try:
-            if lock.is_locked:
-                self._remove_unpublished()
+            self._removed = self._remove_unpublished() if lock.is_locked else 0
             yield lock.is_locked
         finally:
             lock.release()
 
-    def _remove_unpublished(self) -> None:
+    def _remove_unpublished(self) -> int:
+        removed = 0
         with self._store.read() as connection:
             files = store_vectors.segment_files(connection)
             maps = {self._files.map_path(one).name for one in store_vectors.served_embedding_specs(connection)}
@@ -218,6 +224,8 @@ class Segments:
                 if path.name not in named:
                     point("segment.remove")
                     path.unlink(missing_ok=True)
+                    removed += 1
+        return removed
 
 
 def _kind_for(rows: int, dimensions: int) -> str:

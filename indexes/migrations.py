@@ -6,6 +6,8 @@
 import sqlite3
 from collections.abc import Sequence
 
+from indexes.failpoints import point
+
 APPLICATION_ID = 0x72616773
 """`rags` in ASCII: marks a file as a collection's store (`PRAGMA application_id`)."""
 
@@ -186,6 +188,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 
 def _run(connection: sqlite3.Connection, number: int, statements: Sequence[str]) -> None:
+    point("migrate.begin")
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Read under the write lock: another process may have migrated while this one waited.
@@ -193,6 +196,7 @@ def _run(connection: sqlite3.Connection, number: int, statements: Sequence[str])
             for statement in statements:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number}")
+        point("migrate.commit")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -13,6 +13,7 @@ from indexes.store import Connection
 from indexes.store_search import Candidate, Condition
 from indexes.store_vectors import Head
 from indexes.types import Filter, FloatVector, Hit, LegScore, Mode, SearchResult
+from indexes.visibility import Visibility
 
 _MODES = ("hybrid", "dense", "lexical")
 _LEAST_CANDIDATES = 100
@@ -59,10 +60,12 @@ def require_valid(query: Query, dimensions: int) -> None:
         raise InvalidQuery("the query's vector must be finite and of unit length")
 
 
-def search(connection: Connection, snapshot: Snapshot, head: Head, query: Query) -> SearchResult:
+def search(
+    connection: Connection, snapshot: Snapshot, visibility: Visibility, head: Head, query: Query
+) -> SearchResult:
     """Return the best `query.k` passages. `head` is of this transaction; `snapshot` covers it."""
     where = store_search.condition(query.where)
-    dense = _dense_leg(connection, snapshot, head, query, where) if query.mode != "lexical" else []
+    dense = _dense_leg(connection, snapshot, visibility, head, query) if query.mode != "lexical" else []
     words = _lexical_leg(connection, head, query, where) if query.mode != "dense" else []
     ranked = _ranked(query, dense, words)[: query.k]
     hits = _hits(connection, head, ranked, where, (_scores(dense), _scores(words)))
@@ -112,14 +115,15 @@ def _wanted(query: Query) -> int:
 
 
 def _dense_leg(
-    connection: Connection, snapshot: Snapshot, head: Head, query: Query, where: Condition
+    connection: Connection, snapshot: Snapshot, visibility: Visibility, head: Head, query: Query
 ) -> list[Candidate]:
     """Return passages by cosine. Asks for more rows until enough are alive: liveness is the store's to know.
 
     Fused ranks need the whole leg, or vectors of texts that are gone would push living passages out of it.
     """
     assert query.vector is not None  # noqa: S101 - required by require_valid
-    allowed = store_search.allowed_vectors(connection, head, where) if query.where is not None else None
+    where = store_search.condition(query.where)
+    allowed = visibility.allowed(connection, head, where) if query.where is not None else None
     vector, wanted = np.ascontiguousarray(query.vector, np.float32), _wanted(query)
     needed = wanted if query.mode == "hybrid" else query.k
     asked = wanted + _SPARE_VECTORS
@@ -128,6 +132,8 @@ def _dense_leg(
         candidates = store_search.dense_candidates(connection, head, scores, where)
         if len(candidates) >= needed or len(scores) < asked:
             return candidates[:wanted]
+        if allowed is None:  # those that are gone can be many, and lie together
+            allowed = visibility.allowed(connection, head, None)
         asked *= _GROWTH
 
 

@@ -139,7 +139,10 @@ def _after_prefix(prefix: str) -> str | None:
 
 
 def allowed_vectors(connection: Connection, head: Head, where: Condition) -> npt.NDArray[np.bool_]:
-    """Return a bitmap by id of the vectors of the visible chunks that a filter lets pass."""
+    """Return a bitmap by id of the vectors of the visible chunks that a filter lets pass, by a join of all of them.
+
+    What `indexes.visibility` must equal, and does where it has no rows for an old transaction.
+    """
     sql, values = where
     found = gathered(
         connection,
@@ -290,13 +293,19 @@ def other_places(
     return {key: tuple(found) for key, found in places.items()}
 
 
-def counts(connection: Connection, head: Head) -> tuple[int, int, int, int]:
-    """Return the numbers of visible documents, stale ones, their chunks in service, and chunks without a vector."""
-    documents, stale = connection.execute(
-        """SELECT count(*), count(CASE d.state WHEN 'stale' THEN 1 END) FROM document d
-           JOIN document_version v ON v.document_id = d.id AND v.state = 'live'"""
-    ).fetchone()
-    missing = connection.execute(
+def document_counts(connection: Connection) -> tuple[int, int]:
+    """Return the numbers of visible documents and of stale ones among them."""
+    documents = connection.execute("SELECT count(*) FROM document_version WHERE state = 'live'").fetchone()[0]
+    stale = connection.execute(
+        """SELECT count(*) FROM document d WHERE d.state = 'stale' AND EXISTS (
+               SELECT 1 FROM document_version v WHERE v.document_id = d.id AND v.state = 'live')"""
+    ).fetchone()[0]
+    return documents, stale
+
+
+def missing_vectors(connection: Connection, head: Head) -> int:
+    """Return how many visible chunks have no vector, by a join of all of them: `indexes.visibility` remembers it."""
+    missing: int = connection.execute(
         """SELECT count(*) FROM chunk c
            JOIN document_version v ON v.id = c.version_id AND v.state = 'live'
            LEFT JOIN chunk_embedding e ON e.chunk_id = c.id AND e.embedding_spec_id = ?
@@ -304,4 +313,4 @@ def counts(connection: Connection, head: Head) -> tuple[int, int, int, int]:
            WHERE c.chunk_spec_id = ? AND r.id IS NULL""",
         (head.embedding_spec_id, head.chunk_spec_id),
     ).fetchone()[0]
-    return documents, stale, store_words.rows(connection, head.chunk_spec_id), missing
+    return missing

@@ -11,6 +11,9 @@ from indexes.errors import StoreTooNew
 from indexes.store import Connection, gathered
 
 _VERSION_KEY = "lexical_version"
+_AVERAGES = 1
+"""The row of an FTS5 table's data that bm25 reads its averages from. It begins with the number of rows, as a varint
+("Averages Record" in SQLite's fts5_index.c); counting the rows themselves takes 5 ms at a million."""
 _DROPPED = "dropped:"
 """Begins the `chunker` of a ChunkSpec whose table is gone and whose chunks are about to go."""
 
@@ -62,6 +65,21 @@ def remove(connection: Connection, chunk_spec_id: int, slices: Iterable[tuple[in
         f"INSERT INTO {table} ({table}, rowid, body, exact) VALUES ('delete', ?, ?, ?)",  # noqa: S608 - an integer
         ((chunk_id, lexical.body(text), lexical.exact(text)) for chunk_id, text in slices),
     )
+
+
+def merge_step(connection: Connection, chunk_spec_id: int, pages: int, *, first: bool) -> bool:
+    """Merge about `pages` pages of the table's b-trees; say whether there is more to do.
+
+    A word that was taken out stays in the older b-trees until they are merged with the newer one that says so. The
+    `first` step puts all b-trees of this moment together, the others go on with them: FTS5's `optimize` in
+    transactions of a bounded size, which b-trees that come meanwhile do not prolong ("FTS5", 6.8, the merge command).
+    """
+    before, table = connection.total_changes, _table(chunk_spec_id)
+    connection.execute(
+        f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)",  # noqa: S608 - an integer
+        (-pages if first else pages,),
+    )
+    return connection.total_changes - before >= 2  # one row is the command itself ("FTS5", 6.8)
 
 
 def are_current(connection: Connection) -> bool:
@@ -136,10 +154,22 @@ def matches(
 
 
 def rows(connection: Connection, chunk_spec_id: int) -> int:
-    """Return how many chunks are in the table: those in service under the ChunkSpec."""
-    # The shadow table with one small row for each: counting it walks pages, not rows.
-    count: int = connection.execute(f"SELECT count(*) FROM {_table(chunk_spec_id)}_docsize").fetchone()[0]  # noqa: S608
-    return count
+    """Return how many chunks are in the table: those in service under the ChunkSpec. Committed ones, in a reader."""
+    row = connection.execute(
+        f"SELECT block FROM {_table(chunk_spec_id)}_data WHERE id = ?",  # noqa: S608 - an integer
+        (_AVERAGES,),
+    ).fetchone()
+    return _varint(row[0]) if row and row[0] else 0
+
+
+def _varint(data: bytes) -> int:
+    """Return the number that `data` begins with, in SQLite's form: 7 bits a byte, high bits first, 8 in the ninth."""
+    value = 0
+    for byte in data[:8]:
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            return value
+    return value << 8 | data[8]
 
 
 def chunks_with(connection: Connection, chunk_spec_id: int, terms: Sequence[str]) -> dict[str, int]:

@@ -122,6 +122,8 @@ class Manifest:
     entries: Mapping[str, ManifestEntry]
     rejected: Mapping[str, RejectedFile] = field(default_factory=dict)
     """What the last run listed as rejected; a document that stands at such a path is stale."""
+    changes: int = 0
+    """The collection's count of changes as of which this was read; 0 where the collection had no such source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,8 @@ class DocumentUpsert:
     """A document version to become the visible one, whole, in the transaction that applies it.
 
     `replaces` is what the plan saw: the id and version to be replaced, or None for a path that had no document. If
-    the collection holds something else by now, the upsert is a conflict and is not applied.
+    the collection holds something else by now, the upsert is a conflict and is not applied; so it is where the path was
+    removed by hand since (`ChangeSet.as_of`), for then the removal was acknowledged last.
     """
 
     path: str
@@ -216,6 +219,11 @@ class ChangeSet:
     """To be remembered, each in place of what is known of its path."""
     forgotten: tuple[str, ...] = ()
     """Paths that are rejected no more: gone, or to be read again. A path that gets a document is forgotten anyway."""
+    as_of: int | None = None
+    """`Manifest.changes` of what this was planned from: a path that was removed by hand after that gets no document.
+    None: not known, and a removal is no obstacle."""
+    needs_vectors: bool = False
+    """Leave out upserts of which a vector is missing, and say so: it was deleted since they were cut."""
     spec: IndexSpec | None = None
     """What the upserts were cut by: if another one is in service by now, nothing is applied. None is not checked."""
 
@@ -233,6 +241,10 @@ class ApplyReport:
     """Path -> document id of each upsert that was applied."""
     conflicts: tuple[str, ...] = ()
     """Paths whose document changed or vanished since the plan: nothing was done for them."""
+    removed_by_hand: tuple[str, ...] = ()
+    """Those of the conflicts that were removed by hand since the plan."""
+    incomplete: tuple[str, ...] = ()
+    """Paths of upserts that were left out because a vector is missing (see `ChangeSet.needs_vectors`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ from ingest.types import (
 
 Read = Callable[[ScannedFile], tuple[bytes, Document]]
 """A file to the SHA-256 of its bytes and what a reader makes of them. Raises Rejected, NotGiven without its bytes."""
+_MOMENT = 0.2
+"""Seconds: who only looks whether a run goes on holds its lock for less."""
 _LOOKED_AT = 1 << 20
 """A file of more bytes is looked at before it is read whole: a film is not."""
 
@@ -99,8 +101,8 @@ def prepare(
     sources = collection.sources()
     target = walk.resolve(str(path), sources, allow_empty=options.allow_empty)
     root = str(target.root)
-    source = _known(sources, root)
     with run_lock(locks, root), Spool(locks) as spool:
+        source = _known(collection.sources(), root)  # asked again: the run that held the lock may have made it
         kind: SourceKind = "file" if source is None and target.root.is_file() else "folder"
         manifest = _manifest(collection, source, Source(0, root, kind), target.under)
         found = compare(
@@ -175,7 +177,7 @@ def run_lock(locks: Path, root: str) -> Iterator[None]:
     locks.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     # Not bound to a thread: a server takes it in one worker thread and gives it back in another.
-    lock = FileLock(locks / f"run-{name}.lock", timeout=0, mode=0o600, thread_local=False)
+    lock = FileLock(locks / f"run-{name}.lock", timeout=_MOMENT, mode=0o600, thread_local=False)
     try:
         lock.acquire()
     except Timeout:
@@ -281,6 +283,7 @@ class _Preparation:
                 rejected for path, rejected in self.remembered.items() if manifest.rejected.get(path) != rejected
             ),
             forgotten=tuple(path for path in manifest.rejected if path not in self.remembered),
+            as_of=manifest.changes,
         )
         return Prepared(source.root, source.kind, summary, changes, self.spool, frozenset(self.wanted), self.spec)
 

@@ -149,8 +149,11 @@ class IngestReport:
     applied: int
     """Documents whose new version is visible."""
     conflicts: tuple[str, ...]
+    """Paths whose document was changed or removed by someone else since the plan: nothing was done for them."""
     rejected: tuple[Rejection, ...]
     seconds: float
+    removed_by_hand: tuple[str, ...] = ()
+    """Those of the conflicts that were removed by hand: they stay so until the next run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,14 @@ from typing import Final
 
 from indexes.errors import StorageFull, StoreBusy
 from ingest.errors import PathError, RunLocked
-from ragsvc.errors import BudgetRefused, CollectionBusy, ProviderError, StorageBusy, StorageFailed
+from ragsvc.errors import (
+    BudgetRefused,
+    CollectionBusy,
+    ProviderError,
+    SourceRemoved,
+    StorageBusy,
+    StorageFailed,
+)
 from ragsvc.indexing import IndexOutcome
 
 Look = Callable[[], Awaitable[IndexOutcome]]
@@ -57,6 +64,9 @@ class Following:
                 return await self.look()
             except _WAIT_FOR_CHANGE as error:
                 self._tell(f"{error}; nothing was changed, and watching goes on")
+                return None
+            except SourceRemoved as error:
+                self._tell(f"{error}; watching goes on, and the next change of a file does that")
                 return None
             except _PASSES as error:
                 self._tell(f"{error}; it is tried again until it succeeds")

@@ -77,7 +77,10 @@ def print_outcome(outcome: IndexOutcome) -> None:
         return
     report = outcome.report
     for path in report.conflicts:
-        print_line(f"  {path} was changed by someone else meanwhile; the next run looks at it again")
+        if path in report.removed_by_hand:
+            print_line(f"  {path} was removed by hand meanwhile; the next run brings it back while the file is there")
+        else:
+            print_line(f"  {path} was changed by someone else meanwhile; the next run looks at it again")
     gone = f", {len(outcome.plan.removed):,} removed" if outcome.plan.removed else ""
     print_line(
         f"done: {report.applied:,} documents applied{gone}, {report.embedded_inputs:,} inputs embedded in "
@@ -121,6 +124,7 @@ def outcome_json(outcome: IndexOutcome) -> dict[str, object]:
         "tokens": report.embedded_tokens if report else 0,
         "requests": report.requests if report else 0,
         "conflicts": report.conflicts if report else (),
+        "removed_by_hand": report.removed_by_hand if report else (),
         "cost_usd": outcome.paid_usd if report else 0.0,
         "seconds": round(report.seconds, 3) if report else 0.0,
     }
