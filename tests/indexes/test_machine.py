@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -20,11 +21,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from indexes import store_backup
 from indexes.collection import Collection
+from indexes.errors import NotFound
 from indexes.segment_files import kinds
-from indexes.types import ChangeSet, Comparison, DocumentRename, Filter, Junction
-from tests.indexes.corpus import SPEC, STAT, WORDS, chunks_of, embed, query_vector, stored, upsert, vector_of
-from tests.indexes.victims import Operation, Victims
+from indexes.types import ChangeSet, ChunkSpec, Comparison, DocumentRename, EmbeddingSpec, Filter, IndexSpec, Junction
+from tests.indexes.corpus import SPEC, STAT, WORDS, stored, upsert, vector_of
+from tests.indexes.specs import chunks_under, cut_all, go_to, vectors_under
+from tests.indexes.victims import SPECS, Operation, Victims
 
 NAMES = st.sampled_from(["a", "b", "c", "d/x", "d/y", "d/ü"])
 LINE = st.lists(st.sampled_from([*WORDS, "\0", "🙂", "中文"]), min_size=1, max_size=3).map(" ".join)
@@ -37,10 +41,14 @@ Key = tuple[str, str]
 """Root of the source, and path."""
 Held = tuple[str, int, str]
 """Document id, version, text."""
+Cut = tuple[ChunkSpec, EmbeddingSpec]
 
 
 class CollectionMachine(RuleBasedStateMachine):
-    """`documents` is the oracle; `known` holds the embedded hashes with a vector."""
+    """`documents` is the oracle; `known` holds the embedded hashes with a vector, `cuts` how a document is cut (by id).
+
+    `spec` is in service.
+    """
 
     kind = "auto"
     victims: Victims
@@ -51,7 +59,10 @@ class CollectionMachine(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(dir=shared if os.access(shared, os.W_OK) else None))
         self.folder = self.root / "c"
         self.documents: dict[Key, Held] = {}
-        self.known: set[bytes] = set()
+        self.known: dict[EmbeddingSpec, set[bytes]] = {spec.embedding: set() for spec in SPECS}
+        self.cuts: dict[str, set[Cut]] = {}
+        self.spec = SPEC
+        self.folders = 0
         self.by_hand: set[Key] = set()
         # So that segments merge all the time.
         self.tiers = mock.patch.multiple("indexes.tiers", MAX_SEGMENTS=3, TIER_FACTOR=2)
@@ -69,10 +80,9 @@ class CollectionMachine(RuleBasedStateMachine):
     @rule(root=SOURCES, path=NAMES, text=TEXT, embedded=st.booleans())
     def put(self, root: str, path: str, text: str, embedded: bool) -> None:
         old = self.documents.get((root, path))
-        one = upsert(path, text, old and old[:2])
+        one = upsert(path, text, old and old[:2], chunks=chunks_under(self.spec, text))
         if embedded:
-            embed(self.writer, one)
-            self.known |= {chunk.embedded_hash for chunk in one.chunks}
+            self.embed(text)
         report = self.writer.apply(ChangeSet(self.sources[root].id, upserts=(one,)))
         assert report.conflicts == ()
         assert old is None or old[0] == report.documents[path]
@@ -81,6 +91,15 @@ class CollectionMachine(RuleBasedStateMachine):
     def hold(self, key: Key, identity: str, text: str) -> None:
         self.documents[key] = (identity, self.documents[key][1] + 1 if key in self.documents else 1, text)
         self.by_hand.discard(key)
+        self.cuts[identity] = {(self.spec.chunks, self.spec.embedding)}
+
+    def embed(self, text: str) -> None:
+        keys = sorted(self.hashes(text, self.spec))
+        self.writer.add_vectors(self.spec.embedding, keys, vectors_under(self.spec, keys))
+        self.known[self.spec.embedding] |= set(keys)
+
+    def hashes(self, text: str, spec: IndexSpec) -> set[bytes]:
+        return {chunk.embedded_hash for chunk in chunks_under(spec, text)}
 
     @rule(root=SOURCES, path=NAMES, off=st.integers(1, 2))
     def conflict(self, root: str, path: str, off: int) -> None:
@@ -155,8 +174,106 @@ class CollectionMachine(RuleBasedStateMachine):
     @rule()
     def embed_missing(self) -> None:
         for _, _, text in self.documents.values():
-            embed(self.writer, upsert("any", text))
-            self.known |= {chunk.embedded_hash for chunk in chunks_of(text)}
+            self.embed(text)
+
+    # Generations
+
+    @rule(spec=st.sampled_from(SPECS), embedded=st.booleans())
+    def publish(self, spec: IndexSpec, embedded: bool) -> None:
+        self.cut(spec, embedded)
+        go_to(self.writer, spec, embed=embedded)
+        self.serve(spec)
+
+    @rule(embedded=st.booleans())
+    def roll_back(self, embedded: bool) -> None:
+        """To the generation before this one, with the documents as they are now."""
+        numbers = [one.number for one in self.writer.generations()]
+        if self.writer.generation == min(numbers):
+            with pytest.raises(NotFound):
+                self.writer.rollback()
+            return
+        wanted = self.writer.generation_before()
+        self.cut(wanted.spec, embedded)
+        cut_all(self.writer, wanted.spec, embed=embedded)
+        assert self.writer.rollback() == wanted.number
+        self.spec = wanted.spec
+
+    def cut(self, spec: IndexSpec, embedded: bool) -> None:
+        for identity, _, text in self.documents.values():
+            if (spec.chunks, spec.embedding) not in self.cuts[identity]:
+                self.cuts[identity].add((spec.chunks, spec.embedding))
+                self.known[spec.embedding] |= self.hashes(text, spec) if embedded else set()
+
+    def serve(self, spec: IndexSpec) -> None:
+        """Note what is in service; what no kept generation needs is taken apart."""
+        self.spec = spec
+        kept = [one.spec for one in self.writer.generations()]
+        chunks, embeddings = {one.chunks for one in kept}, {one.embedding for one in kept}
+        for identity in self.cuts:
+            self.cuts[identity] = {one for one in self.cuts[identity] if one[0] in chunks and one[1] in embeddings}
+
+    @rule(number=st.integers(0, len(SPECS) - 1), die_at=st.integers(1, 12))
+    def killed_while_publishing(self, number: int, die_at: int) -> None:
+        """The old spec is in service, or the new one, whole; the same command again completes it."""
+        spec, old = SPECS[number], self.spec
+        killed = self.killed(["publish", number], die_at)
+        assert self.reader.spec == spec or (killed and self.reader.spec == old)
+        go_to(self.writer, spec)
+        for _, _, text in self.documents.values():  # the child may have embedded all of them, or only some
+            self.spec = spec
+            self.embed(text)
+        self.cut(spec, embedded=True)
+        self.serve(spec)
+
+    # What nothing uses any more
+
+    @rule()
+    def collect_garbage(self) -> None:
+        for _ in range(2):
+            self.writer.collect_garbage(0)
+            time.sleep(0.002)  # what is put down in this very millisecond is not old enough
+        self.forget()
+
+    @rule(die_at=st.integers(1, 8))
+    def killed_while_collecting(self, die_at: int) -> None:
+        self.killed(["garbage"], die_at)
+        self.collect_garbage()
+
+    @precondition(lambda self: self.documents)
+    @rule(data=st.data())
+    def purge(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.documents)))
+        identity, _, text = self.documents.pop(key)
+        self.writer.begin_purge(identity)
+        self.writer.end_purge(self.writer.erase_purged(identity))
+        self.by_hand.discard(key)
+        self.forget()
+        line = max(text.split("\n"), key=len).encode()
+        if len(line) > 20 and not any(line.decode() in text for _, _, text in self.documents.values()):
+            assert not any(line in path.read_bytes() for path in self.folder.rglob("*") if path.is_file())
+
+    def forget(self) -> None:
+        """Only the vectors that a chunk of a document uses are left."""
+        used: dict[EmbeddingSpec, set[bytes]] = {spec.embedding: set() for spec in SPECS}
+        for identity, _, text in self.documents.values():
+            for chunks, embedding in self.cuts[identity]:
+                used[embedding] |= self.hashes(text, IndexSpec(embedding, chunks))
+        self.known = {embedding: keys & used[embedding] for embedding, keys in self.known.items()}
+
+    @rule()
+    def back_up_and_restore(self) -> None:
+        """Everything goes on from a backup, in another folder, without a derived file."""
+        backup, old = self.root / "backup", self.folder
+        assert self.writer.backup(backup, overwrite=True) == store_backup.inspect(backup)
+        self.writer.close()
+        self.reader.close()
+        self.folders += 1
+        self.folder = self.root / f"c{self.folders}"
+        self.folder.mkdir()
+        store_backup.install(backup, self.folder, "abc123")
+        shutil.rmtree(old)
+        self.reader = Collection.open(self.folder, kind=self.kind)
+        self.writer = Collection.open(self.folder, delta_rows=DELTA_ROWS, kind=self.kind)
 
     # Segments
 
@@ -217,15 +334,12 @@ class CollectionMachine(RuleBasedStateMachine):
         entry = self.reader.manifest(self.sources[root].id).entries.get(path)
         after = entry is not None and entry.version == (old[1] + 1 if old else 1)
         assert after or killed
-        self.known |= self.embedded(text, all_of_them=after)
+        keys, known = self.hashes(text, self.spec), self.known[self.spec.embedding]
+        found = self.reader.known_vectors(self.spec.embedding, sorted(keys))
+        assert found == keys or (not after and found == keys & known)
+        known |= found
         if after:
             self.hold(key, entry.document_id, text)
-
-    def embedded(self, text: str, *, all_of_them: bool) -> set[bytes]:
-        keys = [chunk.embedded_hash for chunk in chunks_of(text)]
-        found = self.reader.known_vectors(SPEC.embedding, keys)
-        assert found >= set(keys) if all_of_them else found in (set(keys), set(keys) & self.known)
-        return set(found)
 
     @precondition(lambda self: self.documents)
     @rule(data=st.data(), die_at=st.integers(1, 3))
@@ -273,9 +387,9 @@ class CollectionMachine(RuleBasedStateMachine):
     def search_vectors(self, seed: int, k: int, under: str | None, root: str | None) -> None:
         query = vector_of(bytes([seed]) * 8)
         scores = {
-            piece: float(stored(query_vector(piece)) @ query)
+            piece: float(stored(vector_of(key)) @ query)
             for _, piece, key in self.pieces(under, root)
-            if key in self.known
+            if key in self.known[self.spec.embedding]
         }
         best = sorted(scores.values(), reverse=True)[:k]
         within = 1e-3 if self.kind == "float16" else 1e-5
@@ -290,7 +404,7 @@ class CollectionMachine(RuleBasedStateMachine):
             (path, text[chunk.start : chunk.end], chunk.embedded_hash)
             for (of, path), (_, _, text) in self.documents.items()
             if path.startswith(under or "") and root in (None, of)
-            for chunk in chunks_of(text)
+            for chunk in chunks_under(self.spec, text)
         ]
 
     def where(self, under: str | None, root: str | None) -> Filter | None:
@@ -307,7 +421,7 @@ class CollectionMachine(RuleBasedStateMachine):
                 (identity, path, chunk.start)
                 for (of, path), (identity, _, text) in self.documents.items()
                 if path.startswith(under or "") and root in (None, of)
-                for chunk in chunks_of(text)
+                for chunk in chunks_under(self.spec, text)
                 if text[chunk.start : chunk.end] == hit.text
             ]
             assert sorted(found) == sorted(places)
@@ -325,13 +439,14 @@ class CollectionMachine(RuleBasedStateMachine):
             assert self.reader.removed_by_hand(source.id) == removed
         for identity, version, text in self.documents.values():
             assert self.reader.text(identity, version=version).text == text
+        assert self.reader.spec == self.spec
         status, pieces = self.reader.status(), self.pieces()
         assert (status.documents, status.chunks, status.vectors) == (
             len(self.documents),
             len(pieces),
-            len(self.known),
+            len(self.known[self.spec.embedding]),
         )
-        assert status.missing_vectors == sum(key not in self.known for _, _, key in pieces)
+        assert status.missing_vectors == sum(key not in self.known[self.spec.embedding] for _, _, key in pieces)
 
     def teardown(self) -> None:
         self.tiers.stop()

@@ -15,15 +15,20 @@ from typing import Any
 from indexes import failpoints
 from indexes.collection import Collection
 from indexes.types import ChangeSet, DocumentRename
-from tests.indexes.corpus import STAT, embed, upsert
+from tests.indexes.corpus import SPEC, STAT, upsert
+from tests.indexes.specs import LINES, OTHER, PAIRS, chunks_under, go_to, vectors_under
 
+SPECS = (SPEC, PAIRS, OTHER, LINES)
 Operation = list[Any]
 """A name of OPERATIONS, and what the function takes after the collection: nothing but JSON."""
 
 
 def put(collection: Collection, source_id: int, path: str, text: str, replaces: list[Any] | None) -> None:
-    one = upsert(path, text, None if replaces is None else (replaces[0], replaces[1]))
-    embed(collection, one)
+    spec = collection.spec
+    chunks = chunks_under(spec, text)
+    keys = sorted({chunk.embedded_hash for chunk in chunks})
+    collection.add_vectors(spec.embedding, keys, vectors_under(spec, keys))
+    one = upsert(path, text, None if replaces is None else (replaces[0], replaces[1]), chunks=chunks)
     collection.apply(ChangeSet(source_id, upserts=(one,)))
     collection.fold_if_due()
 
@@ -49,7 +54,16 @@ def mend(collection: Collection) -> None:
     collection.settle()
 
 
-OPERATIONS: dict[str, Callable[..., None]] = {f.__name__: f for f in (put, remove, rename, fold, compact, mend)}
+def publish(collection: Collection, number: int) -> None:
+    go_to(collection, SPECS[number])
+
+
+def garbage(collection: Collection) -> None:
+    collection.collect_garbage(0)
+
+
+_ALL = (put, remove, rename, fold, compact, mend, publish, garbage)
+OPERATIONS: dict[str, Callable[..., None]] = {function.__name__: function for function in _ALL}
 
 
 def work(folder: str, delta_rows: int, die_at: int, kind: str, operation: Operation) -> None:
