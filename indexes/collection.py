@@ -280,10 +280,11 @@ class Collection:
         return result
 
     def load(self) -> None:
-        """Load the segments now, so that no search waits for them."""
+        """Load the segments, and what filters need, now, so that no search waits for them."""
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             self._snapshot_for(connection, head)
+            self._visibility.load(connection, head)
         if self._is_stale(head):
             self._background.wake()
 
