@@ -1,9 +1,9 @@
 """The cost of a filter by the number of chunks: the join that it takes in SQL, and the bitmap of `indexes.visibility`.
 
-`python -m benchmarks.filters [--chunks 40000 200000] [--folder FOLDER]` prints milliseconds, the
-median of REPEATS; of the join and the first read, one. A folder keeps the
-collection for the next run. `scan` is a filter that was not asked before, or the first search after documents changed;
-`kept` one that was. Answers are compared with the join's, bit for bit.
+`python -m benchmarks.filters [--chunks 40000 200000] [--folder FOLDER]` prints milliseconds, the median of REPEATS; of
+the join and the first read, one. A folder keeps the collection for the next run. `scan` is a filter that was not asked
+before, or the first search after documents changed; `kept` one that was. Answers are compared with the join's, bit
+for bit.
 """
 
 import argparse

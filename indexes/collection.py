@@ -23,7 +23,7 @@ from indexes import (
 from indexes.background import Background
 from indexes.errors import Conflict, InvalidVectors, StoreNotFound, StoreTooNew
 from indexes.generations import AUTO, Segments
-from indexes.search import Query, require_valid, search
+from indexes.search import Query, Remembered, require_valid, search
 from indexes.segment_files import SegmentFiles
 from indexes.snapshots import Snapshot, last_row
 from indexes.store import Connection, Store
@@ -47,7 +47,6 @@ from indexes.types import (
     SourceKind,
     TextSlice,
 )
-from indexes.visibility import Visibility
 
 DELTA_ROWS = 10_000
 DELTA_BYTES = 64 << 20
@@ -76,7 +75,7 @@ class Collection:
         self._snapshot: Snapshot | None = None
         self._damaged: set[str] = set()
         self._refreshing = threading.Lock()
-        self._visibility = Visibility()
+        self._remembered = Remembered()
         self._background = Background(self._renew)
 
     @classmethod
@@ -274,7 +273,7 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             require_valid(asked, head.spec.embedding.dimensions)
-            result = search(connection, self._snapshot_for(connection, head), self._visibility, head, asked)
+            result = search(connection, self._snapshot_for(connection, head), self._remembered, head, asked)
         if self._is_stale(head):
             self._background.wake()
         return result
@@ -284,7 +283,7 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             self._snapshot_for(connection, head)
-            self._visibility.load(connection, head)
+            self._remembered.visibility.load(connection, head)
         if self._is_stale(head):
             self._background.wake()
 
@@ -364,7 +363,7 @@ class Collection:
             segments = store_vectors.segments(connection, head.generation)
             documents, stale = store_search.document_counts(connection)
             chunks = store_words.rows(connection, head.chunk_spec_id)
-            missing = self._visibility.missing(connection, head)
+            missing = self._remembered.visibility.missing(connection, head)
             rejected = store_rejections.count(connection)
             vectors = store_vectors.count_vectors(connection, head.embedding_spec_id)
             delta = store_vectors.count_vectors(connection, head.embedding_spec_id, last_row(segments))

@@ -216,6 +216,11 @@ def gathered(connection: Connection, statement: str, values: Sequence[object] = 
     return rows
 
 
+def in_memory() -> Connection:
+    """Return a connection to an empty database in memory, for use by one thread at a time."""
+    return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+
+
 def file_bytes(path: Path) -> int:
     """Return the size of a file, 0 where there is none: logs and old segments go at any time."""
     try:
