@@ -1,11 +1,13 @@
 """Which words of a query are looked up, where looking up all of them would take too long. Pure.
 
 An OR of words costs in proportion to the rows that hold any of them, each of which is scored and sorted: about 1 us.
-The
-words in few rows weigh most and cost least. So, as in MaxScore (Turtle and Flood, "Query evaluation: strategies and
-optimizations", 1995), the rarest words are essential: a row must hold one of them. The others are only counted where
-they stand beside one, and add to the score as ever. MaxScore stops where no row without an essential word could be
-among the best; FTS5 does not tell enough for that, so here the line is drawn by cost.
+The words in few rows weigh most and cost least. So, as in MaxScore (Turtle and Flood, "Query evaluation: strategies and
+optimizations", 1995), the rarest words are essential: a row must hold one of them. The others are only counted: where
+they stand beside one, they add to the score as ever. MaxScore ends the list where no row without an essential word can
+be among the best; FTS5 does not tell enough for that, so here it ends where a budget of rows does.
+
+Measured, nDCG@10 of the words on scifact: with all words essential 0.707; with 6 % of the rows and the others counted
+0.707; with the words in more than a tenth of the rows left out 0.694.
 """
 
 from collections.abc import Sequence
@@ -14,10 +16,10 @@ from typing import Final
 
 LARGE: Final = 60_000
 """Rows from which tables are searched so. In smaller ones a search for all words takes no more than 100 ms."""
-SCORED_ROWS: Final = 60_000
+SCORED_ROWS: Final = 30_000
 """Rows with an essential word that are scored, about."""
-COUNTED_ROWS: Final = 300_000
-"""Rows of the other words that are walked through, 0.1 us each: more only for words that may not be left out."""
+COUNTED_ROWS: Final = 500_000
+"""Rows of the other words that are walked through, 0.1 us each. It is for the frequent ones to stay within it."""
 FREQUENT: Final = 0.1
 """A word in a greater share of all rows may be left out; one in fewer is counted at least."""
 EMPTY: Final = 0.5
