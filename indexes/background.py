@@ -9,6 +9,8 @@ log = logging.getLogger("indexes")
 
 _PAUSE = 1.0
 """Seconds after work that could not be finished (another process builds, the disk is full) before it is tried again."""
+_LONGEST_PAUSE = 60.0
+"""The pause doubles with each failure: a rebuild may be long, and a bad disk stays bad."""
 _CLOSING_SECONDS = 10.0
 
 
@@ -24,7 +26,7 @@ class Background:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._wanted = self._busy = self._closed = False
-        self._not_before = 0.0
+        self._not_before, self._pause = 0.0, _PAUSE
 
     def wake(self) -> None:
         """Have the work done soon. Returns at once."""
@@ -65,5 +67,6 @@ class Background:
                 finished = False
             with self._changed:
                 self._busy = False
-                self._not_before = 0.0 if finished else time.monotonic() + _PAUSE
+                self._not_before = 0.0 if finished else time.monotonic() + self._pause
+                self._pause = _PAUSE if finished else min(2 * self._pause, _LONGEST_PAUSE)
                 self._changed.notify_all()

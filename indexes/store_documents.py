@@ -77,6 +77,16 @@ def removed_by_hand(connection: Connection, source_id: int) -> frozenset[str]:
     return frozenset(path for (path,) in rows)
 
 
+def removed_since(connection: Connection, source_id: int, path: str, changes: int | None) -> bool:
+    """Whether a path was removed by hand after that count of changes, and has not come back. None: not known."""
+    if changes is None:
+        return False
+    row = connection.execute(
+        "SELECT 1 FROM removed_by_hand WHERE source_id = ? AND path = ? AND changes > ?", (source_id, path, changes)
+    )
+    return row.fetchone() is not None
+
+
 def below(column: str, under: str) -> tuple[str, list[str]]:
     """Return SQL that keeps the paths at or below the folder `under`, all where it is empty, and the values bound."""
     under = under.strip("/")
@@ -89,6 +99,7 @@ def below(column: str, under: str) -> tuple[str, list[str]]:
 def manifest(connection: Connection, source_id: int, under: str) -> Manifest:
     """Return the documents of a source, or of the folder `under` in it. Raises NotFound for an unknown source."""
     of = source(connection, source_id)
+    changes = connection.execute("SELECT changes FROM clock").fetchone()[0]
     where, values = below("d.path", under)
     rows = connection.execute(
         f"""SELECT d.path, d.id, v.number, v.content_hash, v.size, v.mtime_ns, v.inode, v.scanned_ns, d.state, v.reader
@@ -108,7 +119,7 @@ def manifest(connection: Connection, source_id: int, under: str) -> Manifest:
         )
         for path, document_id, number, content_hash, size, mtime_ns, inode, scanned_ns, state, reader in rows
     }
-    return Manifest(of, entries)
+    return Manifest(of, entries, changes=changes)
 
 
 def document(connection: Connection, chunk_spec_id: int, document_id: str) -> DocumentInfo:

@@ -122,6 +122,8 @@ class Manifest:
     entries: Mapping[str, ManifestEntry]
     rejected: Mapping[str, RejectedFile] = field(default_factory=dict)
     """What the last run listed as rejected; a document that stands at such a path is stale."""
+    changes: int = 0
+    """The collection's count of changes as of which this was read; 0 where the collection had no such source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +159,22 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class SectionStart:
+    """From `start` up to the next one, or to the end, a document's text is one section of those it is cut by."""
+
+    start: int
+    heading_path: tuple[str, ...] = ()
+    page: int | None = None
+    """1-based; None where the format has no pages."""
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentUpsert:
     """A document version to become the visible one, whole, in the transaction that applies it.
 
     `replaces` is what the plan saw: the id and version to be replaced, or None for a path that had no document. If
-    the collection holds something else by now, the upsert is a conflict and is not applied.
+    the collection holds something else by now, the upsert is a conflict and is not applied; so it is where the path was
+    removed by hand since (`ChangeSet.as_of`), for then the removal was acknowledged last.
     """
 
     path: str
@@ -176,6 +189,8 @@ class DocumentUpsert:
     chunks: tuple[Chunk, ...]
     marks: tuple[Mark, ...] = ()
     """Rising; none where all of the text stands below the same headings and the format has no positions."""
+    sections: tuple[SectionStart, ...] = ()
+    """What the text was cut by, rising from 0; none where all of it is one section without headings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +219,13 @@ class ChangeSet:
     """To be remembered, each in place of what is known of its path."""
     forgotten: tuple[str, ...] = ()
     """Paths that are rejected no more: gone, or to be read again. A path that gets a document is forgotten anyway."""
+    as_of: int | None = None
+    """`Manifest.changes` of what this was planned from: a path that was removed by hand after that gets no document.
+    None: not known, and a removal is no obstacle."""
+    needs_vectors: bool = False
+    """Leave out upserts of which a vector is missing, and say so: it was deleted since they were cut."""
+    spec: IndexSpec | None = None
+    """What the upserts were cut by: if another one is in service by now, nothing is applied. None is not checked."""
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
@@ -219,6 +241,36 @@ class ApplyReport:
     """Path -> document id of each upsert that was applied."""
     conflicts: tuple[str, ...] = ()
     """Paths whose document changed or vanished since the plan: nothing was done for them."""
+    removed_by_hand: tuple[str, ...] = ()
+    """Those of the conflicts that were removed by hand since the plan."""
+    incomplete: tuple[str, ...] = ()
+    """Paths of upserts that were left out because a vector is missing (see `ChangeSet.needs_vectors`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A visible version as the store has it: what is needed to cut or to embed it again without its file."""
+
+    key: int
+    """Rises along a listing: pass that of the last one as `after` for those behind it."""
+    document_id: str
+    version: int
+    path: str
+    title: str
+    text: str
+    sections: tuple[SectionStart, ...]
+    """As in `DocumentUpsert`; for a text that an earlier release stored, as its chunks and marks tell them."""
+    chunks: tuple[Chunk, ...]
+    """Those that the listing is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentCut:
+    """The chunks of one version of a document under an IndexSpec, in order."""
+
+    document_id: str
+    version: int
+    chunks: tuple[Chunk, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,6 +438,10 @@ class Generation:
     segments: tuple[Segment, ...]
     current: bool
     created_at: str
+    retired_at: str | None = None
+    """When it ceased to be in service; None for the current one."""
+    rows: int = 0
+    """Vectors that a search over it looks through: those in segments and the newer ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,8 @@ class IngestPlan:
     """Tokens (cl100k_base) of these inputs."""
     returned: tuple[str, ...] = ()
     """Added paths that had been removed by hand before."""
+    missing: int = 0
+    """Of the inputs: texts of documents that did not change, in any source, whose vectors are missing."""
 
 
 EventKind = Literal["planned", "embedded", "applied", "rejected", "conflict", "done"]
@@ -147,8 +149,11 @@ class IngestReport:
     applied: int
     """Documents whose new version is visible."""
     conflicts: tuple[str, ...]
+    """Paths whose document was changed or removed by someone else since the plan: nothing was done for them."""
     rejected: tuple[Rejection, ...]
     seconds: float
+    removed_by_hand: tuple[str, ...] = ()
+    """Those of the conflicts that were removed by hand: they stay so until the next run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ RagsvcError
 ├── UnknownCollection           404, exit 3
 ├── CollectionExists            409, exit 3
 ├── CollectionBusy              409, exit 3
+├── SourceRemoved               409, exit 3
 ├── BadRequest                  400, exit 2
 ├── UnknownJob                  404, exit 2
 ├── JobFinished                 409: there is nothing left to cancel
@@ -74,6 +75,14 @@ class CollectionBusy(RagsvcError):
     """A run or a build of the collection goes on."""
 
     code = "collection_busy"
+    status = 409
+    exit_code = 3
+
+
+class SourceRemoved(RagsvcError):
+    """A source was removed by someone else while it was indexed."""
+
+    code = "source_removed"
     status = 409
     exit_code = 3
 

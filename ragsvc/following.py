@@ -7,7 +7,14 @@ from typing import Final
 
 from indexes.errors import StorageFull, StoreBusy
 from ingest.errors import PathError, RunLocked
-from ragsvc.errors import BudgetRefused, CollectionBusy, ProviderError, StorageBusy, StorageFailed
+from ragsvc.errors import (
+    BudgetRefused,
+    CollectionBusy,
+    ProviderError,
+    SourceRemoved,
+    StorageBusy,
+    StorageFailed,
+)
 from ragsvc.indexing import IndexOutcome
 
 Look = Callable[[], Awaitable[IndexOutcome]]
@@ -58,6 +65,9 @@ class Following:
             except _WAIT_FOR_CHANGE as error:
                 self._tell(f"{error}; nothing was changed, and watching goes on")
                 return None
+            except SourceRemoved as error:
+                self._tell(f"{error}; watching goes on, and the next change of a file does that")
+                return None
             except _PASSES as error:
                 self._tell(f"{error}; it is tried again until it succeeds")
             except ProviderError as error:
@@ -76,7 +86,9 @@ class Following:
 
 def _changed(outcome: IndexOutcome) -> bool:
     plan, report = outcome.plan, outcome.report
-    return bool(plan.added or plan.changed or plan.renamed or plan.removed or (report and report.conflicts))
+    return bool(
+        plan.added or plan.changed or plan.renamed or plan.removed or plan.missing or (report and report.conflicts)
+    )
 
 
 def _rejected(outcome: IndexOutcome) -> frozenset[tuple[str, str]]:

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from indexes.errors import NotFound
 from indexes.types import EmbeddingSpec
 from ingest import pipeline, preparing
 from ingest.protocols import Embedder
 from ingest.types import IngestOptions, IngestPlan, IngestReport, OnEvent, ignore
 from ragsvc import pricing
-from ragsvc.errors import BudgetRefused
+from ragsvc.errors import BudgetRefused, SourceRemoved
 from ragsvc.governor import Purpose
 from ragsvc.library import Library
 from ragsvc.settings import LOCAL_MODEL, Settings
@@ -57,7 +58,8 @@ async def index(
     """Make the documents of a source equal to the path.
 
     `on_plan` is told before anything is paid. Raises PathError, RunLocked, ConfigurationError for another spec,
-    BudgetRefused when the plan costs more than `max_cost` or its price is not known, and the provider's errors.
+    BudgetRefused when the plan costs more than `max_cost` or its price is not known, SourceRemoved, and the provider's
+    errors.
     """
     collection = library.open(request.collection)
     spec = collection.spec.embedding
@@ -78,7 +80,13 @@ async def index(
         require_within(request.max_cost, cost, spec.model)
         if request.dry_run:
             return planned
-        report = await pipeline.apply(prepared, collection, embedder, options, on_event)
+        try:
+            report = await pipeline.apply(prepared, collection, embedder, options, on_event)
+        except NotFound:
+            raise SourceRemoved(
+                f"{prepared.root} was removed from collection {request.collection} while it was indexed, and stays so;"
+                " repeat the command to index it again"
+            ) from None
     return IndexOutcome(request.collection, report.plan, spec.model, cost, report, price(spec, report.embedded_tokens))
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from indexes.errors import InvalidQuery, InvalidVectors, SpecMismatch, StoreError
+from indexes.errors import InvalidQuery, InvalidVectors, SpecMismatch, StoreClosed
 from indexes.types import EmbeddingSpec, Filter, FloatVector, Mode, SearchResult
 from ingest.protocols import Embedder
 from ragsvc.errors import BadRequest, Overloaded
@@ -35,7 +35,7 @@ class Retrieval:
         self._library = library
         self._embedder_for = embedder_for
         self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="ragsvc-search")
-        self._seen: dict[str, SearchableCollection] = {}
+        self._specs: dict[str, EmbeddingSpec] = {}
 
     def close(self) -> None:
         """Drop what waits; let what runs end by itself."""
@@ -53,7 +53,7 @@ class Retrieval:
         for _ in range(_TRIES):
             spec = await self._spec(collection)
             if mode == "lexical":
-                found = await self._in_thread(lambda: self._open(collection).search(query, None, k, mode, where))
+                found = await self._in_thread(lambda: self._by_words(collection, query, k, where))
                 return Retrieved(found, collection, spec.model, tokens)
             vector, weight, spent = await self._embedded(spec, query, mode)
             tokens += spent
@@ -61,24 +61,30 @@ class Retrieval:
             result = await self._in_thread(search)
             if result is not None:
                 return Retrieved(result, collection, spec.model, tokens)
-        raise Overloaded(f"collection {collection} is being moved to another embedding; ask again")
+        raise Overloaded(f"collection {collection} is being moved to another embedding, or replaced; ask again")
 
     async def _spec(self, collection: str) -> EmbeddingSpec:
-        """Return the spec in service, from the collection as it was last opened: the search opens it by name again."""
-        seen = self._seen.get(collection)
-        if seen is not None:
-            with suppress(StoreError):  # it was removed, and perhaps made anew
-                return seen.spec.embedding
-        return await self._in_thread(lambda: self._open(collection).spec.embedding)
+        """Return the spec in service, as it was last seen: the search looks again, and says when it is another one."""
+        if (known := self._specs.get(collection)) is not None:
+            return known
+        return await self._in_thread(lambda: self._look(self._open(collection), collection))
+
+    def _look(self, opened: SearchableCollection, collection: str) -> EmbeddingSpec:
+        spec = self._specs[collection] = opened.spec.embedding
+        return spec
 
     def _open(self, collection: str) -> SearchableCollection:
         try:
-            opened = self._library.open(collection)
+            return self._library.open(collection)
         except BaseException:
-            self._seen.pop(collection, None)
+            self._specs.pop(collection, None)
             raise
-        self._seen[collection] = opened
-        return opened
+
+    def _by_words(self, collection: str, query: str, k: int, where: Filter | None) -> SearchResult:
+        try:
+            return self._open(collection).search(query, None, k, "lexical", where)
+        except StoreClosed:  # removed or replaced meanwhile: what its name leads to now is searched
+            return self._open(collection).search(query, None, k, "lexical", where)
 
     async def _embedded(self, spec: EmbeddingSpec, query: str, mode: Mode) -> tuple[FloatVector, float, int]:
         """Return the query's vector, the vote of the dense leg, and the tokens paid for."""
@@ -92,15 +98,17 @@ class Retrieval:
     ) -> SearchResult | None:
         """Return what a search gives, None when the collection is not, or not any more, of `spec`."""
         opened = self._open(collection)
-        if opened.spec.embedding != spec:
-            return None
-        try:
-            result = opened.search(*asked, dense_weight=dense_weight)
-        except (InvalidVectors, InvalidQuery, SpecMismatch):
-            if opened.spec.embedding == spec:
-                raise
-            return None
-        return result if opened.spec.embedding == spec else None
+        with suppress(StoreClosed):  # removed or replaced meanwhile: the next try opens what its name leads to now
+            if self._look(opened, collection) != spec:
+                return None
+            try:
+                result = opened.search(*asked, dense_weight=dense_weight)
+            except (InvalidVectors, InvalidQuery, SpecMismatch):
+                if self._look(opened, collection) == spec:
+                    raise
+                return None
+            return result if self._look(opened, collection) == spec else None
+        return None
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         context = contextvars.copy_context()

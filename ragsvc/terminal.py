@@ -58,6 +58,8 @@ def print_plan(outcome: IndexOutcome) -> None:
     print_line("  " + " · ".join(f"{name} {count:,}" for name, count in counts.items()))
     cost = f"{dollars(outcome.cost_usd)} ({outcome.model})"
     print_line(f"  chunks {plan.chunks:,} · to embed {plan.inputs:,} inputs, {plan.tokens:,} tokens · {cost}")
+    if plan.missing:
+        print_line(f"  {plan.missing:,} of the inputs are of documents that did not change and lack vectors")
     for path in plan.returned:
         print_line(f"  {path} was removed by hand and comes back with its folder")
     sys.stdout.flush()
@@ -75,7 +77,10 @@ def print_outcome(outcome: IndexOutcome) -> None:
         return
     report = outcome.report
     for path in report.conflicts:
-        print_line(f"  {path} was changed by someone else meanwhile; the next run looks at it again")
+        if path in report.removed_by_hand:
+            print_line(f"  {path} was removed by hand meanwhile; the next run brings it back while the file is there")
+        else:
+            print_line(f"  {path} was changed by someone else meanwhile; the next run looks at it again")
     gone = f", {len(outcome.plan.removed):,} removed" if outcome.plan.removed else ""
     print_line(
         f"done: {report.applied:,} documents applied{gone}, {report.embedded_inputs:,} inputs embedded in "
@@ -108,6 +113,7 @@ def outcome_json(outcome: IndexOutcome) -> dict[str, object]:
             "returned": plan.returned,
             "chunks": plan.chunks,
             "inputs": plan.inputs,
+            "missing": plan.missing,
             "tokens": plan.tokens,
             "cost_usd": outcome.cost_usd,
         },
@@ -118,6 +124,7 @@ def outcome_json(outcome: IndexOutcome) -> dict[str, object]:
         "tokens": report.embedded_tokens if report else 0,
         "requests": report.requests if report else 0,
         "conflicts": report.conflicts if report else (),
+        "removed_by_hand": report.removed_by_hand if report else (),
         "cost_usd": outcome.paid_usd if report else 0.0,
         "seconds": round(report.seconds, 3) if report else 0.0,
     }

@@ -115,14 +115,21 @@ def settings(data_dir: Path, **options) -> Settings:
 
 @contextlib.contextmanager
 def open_room(data_dir: Path, limits: Limits | None = None, **options) -> Iterator[Room]:
-    """Serve a data directory until the end of the block. It looks for other processes' work often."""
-    with mock.patch.object(job_runner, "POLL_SECONDS", 0.1):
-        yield from _served(data_dir, limits, options)
-
-
-def _served(data_dir, limits, options) -> Iterator[Room]:
+    """Serve a data directory until the end of the block."""
     house = House(settings(data_dir, **options))
     house._embedder = lambda spec, purpose: WordVectors(spec)
+    with served(house, limits) as room:
+        yield room
+
+
+@contextlib.contextmanager
+def served(house: House, limits: Limits | None = None) -> Iterator[Room]:
+    """Serve a composed service until the end of the block. It looks for other processes' work often."""
+    with mock.patch.object(job_runner, "POLL_SECONDS", 0.1):
+        yield from _served(house, limits)
+
+
+def _served(house: House, limits: Limits | None) -> Iterator[Room]:
     app = create_app(house.service, limits=limits)
     app.on_shutdown.append(house.aclose)
     listener = socket.create_server(("127.0.0.1", 0))
