@@ -7,12 +7,14 @@ IndexesError
 ├── Conflict
 │   ├── SpecMismatch      vectors or chunks of another spec than the collection's
 │   ├── SourceOverlap     a root that contains, or lies in, a known root in a way that is not allowed
-│   └── StoreBusy         another writer held the database for longer than the wait
+│   ├── StoreBusy         another writer held the database for longer than the wait
+│   └── RunGoesOn         a run may still rely on, or bring, what was to go
 ├── InvalidVectors        wrong shape, not finite, not of unit length
 └── StoreError            the files themselves
     ├── StoreNotFound     no collection in that folder
     ├── StoreDamaged      the database, or a derived file that could not be rebuilt, is damaged
     ├── StoreTooNew       written by a newer release: refused unchanged
+    ├── StoreClosed       closed, removed or replaced while it was used: open it again by its name
     └── StorageFull       the disk is full or read-only: nothing was changed
 """
 
@@ -49,6 +51,10 @@ class StoreBusy(Conflict):
     """Another writer held the database for longer than the wait."""
 
 
+class RunGoesOn(Conflict):
+    """A run is going on that may still rely on, or bring, what was to go."""
+
+
 class InvalidVectors(IndexesError):
     """Vectors of the wrong shape, with values that are not finite, or not of unit length."""
 
@@ -67,6 +73,10 @@ class StoreDamaged(StoreError):
 
 class StoreTooNew(StoreError):
     """The store was written by a newer release; it is left unchanged."""
+
+
+class StoreClosed(StoreError):
+    """The collection was closed, removed or replaced while it was used; what was asked was not done."""
 
 
 class StorageFull(StoreError):

@@ -44,6 +44,7 @@ class Segments:
     def __init__(self, store: Store, files: SegmentFiles, kind: str = AUTO) -> None:
         """New segments are of `kind`: one of `indexes.segment_files.kinds()`, or chosen from their size."""
         self._store, self._files, self._kind = store, files, kind
+        self._removed = 0
 
     def fold(self) -> bool:
         """Make a segment of the delta's rows, merging smaller ones by size tiers; say whether there was one to make.
@@ -90,6 +91,18 @@ class Segments:
                     log.warning("segment %s was rebuilt from the store", segment.file)
             return True
 
+    @contextmanager
+    def built_ahead(self, head: Head) -> Iterator[Segment]:
+        """Build a segment of all rows up to `head` of an embedding spec that no generation serves yet.
+
+        The block publishes it: its files are safe from other builders until it ends. Raises StoreBusy when another
+        process builds for longer than the wait, StorageFull.
+        """
+        with self._building(BUSY_SECONDS) as mine:
+            if not mine:
+                raise StoreBusy(f"another process is building segments in {self._files.indexes}; try again")
+            yield self._built(head, 0, 1, head.last_vector_id)
+
     def erase(self, spec_id: int, ids: IdArray) -> None:
         """Erase vectors that the store holds no more from the files: their exact rows, and the segments that knew them.
 
@@ -111,6 +124,11 @@ class Segments:
                 with _storage(exact.path):
                     exact.zero(ids)
             self._remove_unpublished()
+
+    def remove_unpublished(self) -> int:
+        """Remove files that no generation names; return how many, 0 while another process is building."""
+        with self._building():
+            return self._removed
 
     def _current(self) -> tuple[Head, tuple[Segment, ...]]:
         with self._store.read() as connection:
@@ -191,13 +209,13 @@ class Segments:
             self._files.make_folders()
             lock.acquire()
         try:
-            if lock.is_locked:
-                self._remove_unpublished()
+            self._removed = self._remove_unpublished() if lock.is_locked else 0
             yield lock.is_locked
         finally:
             lock.release()
 
-    def _remove_unpublished(self) -> None:
+    def _remove_unpublished(self) -> int:
+        removed = 0
         with self._store.read() as connection:
             files = store_vectors.segment_files(connection)
             maps = {self._files.map_path(one).name for one in store_vectors.served_embedding_specs(connection)}
@@ -206,6 +224,8 @@ class Segments:
                 if path.name not in named:
                     point("segment.remove")
                     path.unlink(missing_ok=True)
+                    removed += 1
+        return removed
 
 
 def _kind_for(rows: int, dimensions: int) -> str:

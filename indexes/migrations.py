@@ -6,6 +6,8 @@
 import sqlite3
 from collections.abc import Sequence
 
+from indexes.failpoints import point
+
 APPLICATION_ID = 0x72616773
 """`rags` in ASCII: marks a file as a collection's store (`PRAGMA application_id`)."""
 
@@ -160,8 +162,8 @@ _THIRD = (
     "ALTER TABLE removed_by_hand ADD COLUMN changes INTEGER NOT NULL DEFAULT 0",
     # When a generation that was in service ceased to be; empty for the current one.
     "ALTER TABLE generation ADD COLUMN retired_at TEXT",
-    # The sections a text was cut by, as JSON [[start, page, heading path], ...], so that it can be cut otherwise
-    # without its file; NULL where an earlier release stored the text.
+    # The sections a text was cut by, as JSON (`indexes.store_chunks.pack`), so that it can be cut otherwise without its
+    # file; NULL where an earlier release stored the text.
     "ALTER TABLE version_text ADD COLUMN sections TEXT",
     # Since when a vector is of no use to any chunk, as the last collection of garbage saw it.
     """CREATE TABLE unreferenced_vector (
@@ -186,6 +188,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 
 def _run(connection: sqlite3.Connection, number: int, statements: Sequence[str]) -> None:
+    point("migrate.begin")
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Read under the write lock: another process may have migrated while this one waited.
@@ -193,6 +196,7 @@ def _run(connection: sqlite3.Connection, number: int, statements: Sequence[str])
             for statement in statements:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number}")
+        point("migrate.commit")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

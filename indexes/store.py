@@ -14,10 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from indexes.errors import StorageFull, StoreBusy, StoreDamaged, StoreError, StoreNotFound, StoreTooNew
+from indexes import store_slack
+from indexes.errors import StorageFull, StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreNotFound, StoreTooNew
+from indexes.failpoints import point
 from indexes.migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
 
 Connection = sqlite3.Connection
+DatabaseError = sqlite3.Error
+"""What stays of SQLite's errors: a statement that the file can't answer, a table of it being gone."""
 
 FILE_NAME = "store.db"
 PAGE_SIZE = 16_384
@@ -51,6 +55,7 @@ class Store:
         self._guard = threading.Lock()
         self._idle: list[Connection] = []
         self._writer: Connection | None = None
+        self._written: tuple[int, int] | None = None
         self._closed = False
 
     @classmethod
@@ -62,6 +67,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         path = folder / FILE_NAME
+        point("store.file")
         # SQLite gives the mode of this file to its -wal and -shm, whatever the umask.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -76,8 +82,10 @@ class Store:
             if application or version or connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 raise StoreDamaged(f"{path} is a database of something else; it is left unchanged")
             connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            point("store.log")
             connection.execute("PRAGMA journal_mode = WAL")
             migrate(connection)
+        point("store.sync")
         sync_folder(folder)
         sync_folder(folder.parent)
         return store
@@ -103,6 +111,15 @@ class Store:
             with _translated(path), store._connected() as connection:
                 migrate(connection)
         return store
+
+    @classmethod
+    def adopt(cls, folder: Path, busy_seconds: float = BUSY_SECONDS) -> "Store":
+        """Open the copy of a store that was put into `folder`, migrated, and give it a log. Raises as `open` does."""
+        path = folder / FILE_NAME
+        store = cls(path, busy_seconds)
+        with _translated(path), store._connected() as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+        return cls.open(folder, busy_seconds)
 
     def close(self) -> None:
         """Close all connections; those still in use are closed when their transaction ends."""
@@ -135,25 +152,56 @@ class Store:
         try:
             with _translated(self.path):
                 connection = self._writing_connection()
+                point("store.begin")
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     self._check_schema(connection)
+                    self._check_place()
                     yield connection
+                    point("store.commit")
                     connection.execute("COMMIT")
+                    point("store.committed")
                 finally:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
         finally:
             self._writing.release()
 
+    def copy_to(self, target: Path) -> None:
+        """Write a compact copy of one moment into `target`, an empty file, while others read and write.
+
+        It is not durable until the caller has fsynced it. Raises StorageFull, StoreDamaged.
+        """
+        connection = self._connect(readonly=False)
+        try:
+            connection.execute("VACUUM INTO ?", (str(target),))
+        except sqlite3.Error as error:
+            code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+            raise _translation(self.path if code in _DAMAGED else target, error) from error
+        finally:
+            connection.close()
+
     def bytes_on_disk(self) -> int:
         """Return the size of the file and its log."""
         return file_bytes(self.path) + file_bytes(self.path.with_name(f"{FILE_NAME}-wal"))
+
+    def erase_slack(self, wait_seconds: float) -> int:
+        """Empty the log and zero every byte of the file that belongs to nothing; return how many were not zero.
+
+        Others read and write meanwhile. Raises StoreBusy when a reader of an older state keeps the log for longer than
+        the wait.
+        """
+        return erased_slack(self.path, wait_seconds)
 
     def _check_schema(self, connection: Connection) -> None:
         # A newer release may have migrated the file while this process had it open.
         if connection.execute("PRAGMA user_version").fetchone()[0] > SCHEMA_VERSION:
             raise StoreTooNew(f"{self.path} was migrated by a newer release: restart this one's processes with it")
+
+    def _check_place(self) -> None:
+        # SQLite goes on writing to a file that was removed: what it said was kept would be gone.
+        if _identity(self.path) != self._written:
+            raise StoreClosed(f"{self.path} was removed or replaced meanwhile: nothing was changed; repeat the request")
 
     def _connect(self, *, readonly: bool) -> Connection:
         connection = sqlite3.connect(
@@ -165,6 +213,9 @@ class Store:
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         if readonly:
             connection.execute("PRAGMA query_only = ON")
+        else:
+            # What is deleted is zeroed at once, whatever this SQLite was built with; `erase_slack` does the rest.
+            connection.execute("PRAGMA secure_delete = ON")
         return connection
 
     @contextmanager
@@ -178,6 +229,7 @@ class Store:
     def _writing_connection(self) -> Connection:
         self._refuse_closed()
         if self._writer is None:
+            self._written = _identity(self.path)
             self._writer = self._connect(readonly=False)
         return self._writer
 
@@ -203,7 +255,7 @@ class Store:
 
     def _refuse_closed(self) -> None:
         if self._closed:
-            raise StoreError(f"{self.path} was closed; open the collection again")
+            raise StoreClosed(f"{self.path} was closed: its collection was removed or replaced; repeat the request")
 
 
 def gathered(connection: Connection, statement: str, values: Sequence[object] = ()) -> list[Any]:
@@ -216,12 +268,31 @@ def gathered(connection: Connection, statement: str, values: Sequence[object] = 
     return rows
 
 
+def erased_slack(path: Path, wait_seconds: float) -> int:
+    """Erase the slack of a SQLite file in WAL mode as `Store.erase_slack` does, with errors of this floor."""
+    try:
+        return store_slack.erase(path, wait_seconds)
+    except store_slack.SlackBusy as error:
+        raise StoreBusy(f"what was deleted can't be erased from the file yet, {error}; repeat the command") from error
+    except store_slack.SlackFailed as error:
+        raise StorageFull(f"{error}; make room or check permissions, then repeat the command") from error
+
+
 def file_bytes(path: Path) -> int:
     """Return the size of a file, 0 where there is none: logs and old segments go at any time."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one of its name, None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def sync_folder(folder: Path) -> None:
@@ -233,15 +304,48 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def read_file(path: Path) -> Iterator[Connection]:
+    """Give a connection to a store that nobody writes, a backup: nothing is changed, no log is made beside it."""
+    with _translated(path):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def memory() -> Iterator[Connection]:
+    """Give a connection to a database that is nowhere but in memory."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
 def _header(path: Path) -> tuple[int, int]:
     """Return application id and schema version, read-only: even a leftover log is not merged into the file."""
     with _translated(path):
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-        finally:
-            connection.close()
+            return _marks(path, "ro")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+        # A creation was killed before the file got its log; what it left half-written must be taken back to be read.
+        return _marks(path, "rw")
+
+
+def _marks(path: Path, mode: str) -> tuple[int, int]:
+    # Where others have the store open, not even their shared memory is written to.
+    shared = "&readonly_shm=1" if mode == "ro" and path.with_name(f"{path.name}-shm").exists() else ""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}{shared}", uri=True)
+    try:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    finally:
+        connection.close()
     return application, version
 
 

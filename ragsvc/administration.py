@@ -9,6 +9,7 @@ from indexes.types import DocumentInfo
 from ragsvc import terminal
 from ragsvc.command import collection_option, json_option, run
 from ragsvc.compose import House
+from ragsvc.purging import Purged
 from ragsvc.settings import load_settings
 from ragsvc.specs import new_spec
 from ragsvc.upload_run import ROOT
@@ -64,9 +65,13 @@ def documents_show(document_id: str, with_text: bool, as_json: bool) -> None:
 
 @documents_group.command("remove", epilog="Example: ragsvc documents remove doc_...")
 @click.argument("document_id")
+@click.option("--purge", is_flag=True, help="Erase it for good, also what is kept of its earlier versions.")
 @json_option
-def documents_remove(document_id: str, as_json: bool) -> None:
+def documents_remove(document_id: str, purge: bool, as_json: bool) -> None:
     """Remove one document; it comes back with the next index of its folder while its file is there."""
+    if purge:
+        _purge(document_id, as_json=as_json)
+        return
 
     async def work(house: House) -> DocumentInfo:
         return house.uploads.remove(document_id)
@@ -79,6 +84,27 @@ def documents_remove(document_id: str, as_json: bool) -> None:
     else:
         terminal.print_line(
             f"removed {removed.path}; the next index of its folder brings it back while the file is there"
+        )
+
+
+def _purge(document_id: str, *, as_json: bool) -> None:
+    async def work(house: House) -> Purged:
+        return house.uploads.purge(document_id)
+
+    purged = run(load_settings(), work)
+    if as_json:
+        shown = {"removed": document_id, "path": purged.path, "purged": True, "shared_passages": purged.shared}
+        terminal.print_json(shown)
+        return
+    terminal.print_line(f"erased {purged.path or document_id} from everything that is kept here")
+    if purged.shared:
+        terminal.print_line(f"{purged.shared} of its passages stand in other documents, too, and stay with them")
+    if purged.uploaded:
+        terminal.print_line("it was uploaded and is gone; backups that you made still hold it")
+    else:
+        terminal.print_line(
+            "a file in its folder is left as it is, and the next index brings it back; backups that you made still "
+            "hold it"
         )
 
 

@@ -1,5 +1,6 @@
 """The terminal entrance: each command parses, calls, prints. stdout is the result, stderr everything else."""
 
+import asyncio
 import hashlib
 import sys
 from collections.abc import Callable
@@ -23,7 +24,9 @@ from ragsvc.compose import House
 from ragsvc.errors import BadRequest, RagsvcError
 from ragsvc.evaluating import evaluate_command
 from ragsvc.following import Following
+from ragsvc.generations import generations_group
 from ragsvc.indexing import IndexOutcome, IndexRequest, index, own_folders
+from ragsvc.maintaining import COMMANDS
 from ragsvc.protocols import Retrieved
 from ragsvc.settings import Settings, load_settings
 from ragsvc.types import Answer, Question
@@ -143,9 +146,12 @@ def _index(settings: Settings, request: IndexRequest, on_plan: Callable[[IndexOu
 
 async def _indexed(house: House, request: IndexRequest, on_plan: Callable[[IndexOutcome], None]) -> IndexOutcome:
     with terminal.progress() as on_event:
-        return await index(
+        outcome = await index(
             request, house.settings, house.library, house.embedder_for, on_plan=on_plan, on_event=on_event
         )
+    if not request.dry_run:
+        await asyncio.to_thread(house.uploads.look_after, request.collection)
+    return outcome
 
 
 async def _watch(
@@ -263,5 +269,5 @@ def status_command(collection: str, as_json: bool) -> None:
         terminal.print_status(status)
 
 
-for _command in (*GROUPS, evaluate_command):
+for _command in (*GROUPS, *COMMANDS, evaluate_command, generations_group):
     cli.add_command(_command)

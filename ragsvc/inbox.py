@@ -19,12 +19,15 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from indexes.errors import StorageFull
+from indexes.failpoints import point
 from ragsvc.errors import Overloaded, StorageFailed, UploadLost
 from ragsvc.job_store import new_job_id
 from ragsvc.jobs import NewFile
 
 T = TypeVar("T")
 _LOCK = ".lock"
+_ZEROS = 1 << 20
+"""Bytes a write."""
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 
 
@@ -64,9 +67,21 @@ class Inbox:
             raise UploadLost(f"{path} is damaged; send its documents again")
         return data
 
+    def erase(self, job_id: str, start: int, size: int) -> None:
+        """Overwrite the bytes of one document of a job with zeros, durably; nothing where the body is gone."""
+        path = self._folder / job_id
+        with _translated(path), contextlib.suppress(FileNotFoundError), path.open("r+b", buffering=0) as body:
+            body.seek(start)
+            rest = min(size, max(0, path.stat().st_size - start))
+            while rest:
+                rest -= body.write(bytes(min(rest, _ZEROS))) or 0
+            os.fsync(body.fileno())
+
     def drop(self, job_id: str) -> None:
         """Remove the body of a finished job."""
+        point("inbox.drop")
         (self._folder / job_id).unlink(missing_ok=True)
+        point("inbox.unlock")
         (self._folder / f"{job_id}{_LOCK}").unlink(missing_ok=True)
 
     def sweep(self, wanted: Callable[[], Collection[str]]) -> int:
@@ -115,6 +130,7 @@ class Delivery:
     def write(self, data: bytes) -> None:
         """Take bytes of the document. Raises StorageFull."""
         with self._guard, _translated(self._path):
+            point("inbox.write")
             rest = memoryview(data)
             while rest:
                 rest = rest[self._body.write(rest) :]
@@ -129,8 +145,10 @@ class Delivery:
     def seal(self) -> None:
         """Make the body durable, its name included. Raises StorageFull."""
         with self._guard, _translated(self._path):
+            point("inbox.sync")
             os.fsync(self._body.fileno())
             self._body.close()
+            point("inbox.sync-folder")
             for folder in (self._path.parent, self._path.parent.parent):
                 _sync_folder(folder)
 
@@ -139,7 +157,9 @@ class Delivery:
         with self._fate:
             if self._ended is None:
                 raise StorageFailed("the body was discarded before it was accepted")
+            point("inbox.accept")
             accepted = accept()
+            point("inbox.accepted")
             self._close()
         return accepted
 

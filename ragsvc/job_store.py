@@ -102,10 +102,10 @@ class JobStore:
         )
         return tuple(row[0] for row in rows)
 
-    def withdrawn(self, job_id: str) -> frozenset[str]:
-        """Return the paths of a job whose documents were removed before it came to them."""
+    def pending(self, job_id: str) -> frozenset[str]:
+        """Return the paths of a job that are still to be decided: neither done nor removed before it came to them."""
         rows = self._store.rows(
-            "SELECT path FROM job_file WHERE state = 'withdrawn' AND job_seq = (SELECT seq FROM job WHERE id = ?)",
+            "SELECT path FROM job_file WHERE state = 'pending' AND job_seq = (SELECT seq FROM job WHERE id = ?)",
             job_id,
         )
         return frozenset(row[0] for row in rows)
@@ -271,6 +271,47 @@ class JobStore:
             ).fetchall()
             for seq, withdrawn in rows:
                 _event(connection, seq, "withdrawn", "its document was removed by hand", withdrawn)
+
+    def bodies_of(self, collection_id: str, document_id: str, path: str | None) -> tuple[tuple[str, int, int], ...]:
+        """Return (job id, start, size) of what unfinished jobs hold of a document, or of an uploaded `path`."""
+        rows = self._store.rows(
+            "SELECT j.id, f.start, f.size FROM job_file f JOIN job j ON j.seq = f.job_seq "  # noqa: S608 - a constant
+            f"WHERE j.collection_id = ? AND j.state IN {_UNFINISHED} AND (f.document_id = ? OR f.path = ?)",
+            collection_id,
+            document_id,
+            path or "",
+        )
+        return tuple((job_id, start, size) for job_id, start, size in rows)
+
+    def strip(self, collection_id: str, document_id: str, path: str | None) -> None:
+        """Remove every trace of a document, and of an uploaded `path`, from all jobs of a collection.
+
+        A job that had nothing else loses its metadata, and is gone once it is finished; one that stays forgets the
+        text of its error, which may name the path.
+        """
+        with self._store.transaction() as connection:
+            files = connection.execute(
+                "SELECT f.job_seq, f.number, f.path FROM job_file f JOIN job j ON j.seq = f.job_seq "
+                "WHERE j.collection_id = ? AND (f.document_id = ? OR f.path = ?)",
+                (collection_id, document_id, path or ""),
+            ).fetchall()
+            for seq, number, name in files:
+                connection.execute("DELETE FROM job_file WHERE job_seq = ? AND number = ?", (seq, number))
+                connection.execute("DELETE FROM job_event WHERE job_seq = ? AND path = ?", (seq, name))
+                connection.execute("UPDATE job SET error = NULL WHERE seq = ?", (seq,))
+                if connection.execute("SELECT 1 FROM job_file WHERE job_seq = ? LIMIT 1", (seq,)).fetchone():
+                    continue
+                connection.execute("UPDATE job SET details = '{}' WHERE seq = ?", (seq,))
+                gone = connection.execute(
+                    f"DELETE FROM job WHERE seq = ? AND state NOT IN {_UNFINISHED}",  # noqa: S608 - a constant
+                    (seq,),
+                )
+                if gone.rowcount:
+                    connection.execute("DELETE FROM job_event WHERE job_seq = ?", (seq,))
+
+    def erase_slack(self, wait_seconds: float) -> None:
+        """Erase from the file what was deleted from it. Raises StorageBusy, StorageFailed."""
+        self._store.erase_slack(wait_seconds)
 
     def wake(self) -> None:
         """Let all waiting jobs be tried again: something may have changed."""

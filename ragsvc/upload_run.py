@@ -24,13 +24,15 @@ from indexes.types import (
     ManifestEntry,
     Source,
     SourceKind,
+    StoredDocument,
 )
 from ingest import pipeline, preparing
-from ingest.errors import Rejected
+from ingest.errors import NotGiven, Rejected
 from ingest.preparing import Given, Prepared
 from ingest.protocols import CollectionPort, Embedded, Embedder, RequestLimits
 from ingest.readers import registry
 from ingest.types import Document, IngestEvent, IngestOptions, Rejection
+from ragsvc.errors import UploadLost
 from ragsvc.inbox import Inbox
 from ragsvc.indexing import price
 from ragsvc.job_store import JobStore
@@ -188,7 +190,7 @@ class Upload:
         run.check()
         if file.deaths >= MAX_DEATHS:
             raise Rejected("crash", f"the process that read it died {file.deaths} times")
-        data = run.inbox.read(run.job.id, file)
+        data = self._body()
         wary = run.job.attempts > 1
         if wary:
             run.jobs.reading(run.job.id, file.path)
@@ -199,6 +201,15 @@ class Upload:
             if wary:
                 run.jobs.read(run.job.id, file.path)
         return replace(document, metadata={**document.metadata, **run.job.metadata})
+
+    def _body(self) -> bytes:
+        run, file = self.run, self.file
+        try:
+            return run.inbox.read(run.job.id, file)
+        except UploadLost:
+            if file.path in run.jobs.pending(run.job.id):
+                raise
+        raise NotGiven("limit", "it was removed for good while its job was under way")
 
 
 def _typed(metadata: Metadata) -> dict[str, tuple[type, str | float]]:
@@ -236,6 +247,10 @@ class Sink:
         """Return the hashes whose vector is stored."""
         return self._collection.known_vectors(spec, hashes)
 
+    def unembedded(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
+        """Return visible documents with chunks that have no vector."""
+        return self._collection.unembedded(spec, after)
+
     def add_source(self, root: str, kind: SourceKind) -> Source:
         """Return the source, made if it is new."""
         return self._collection.add_source(root, kind)
@@ -249,8 +264,8 @@ class Sink:
         with self.guard, FileLock(self._lock, timeout=30, mode=0o600):
             if self.stopping:
                 raise Stopped
-            withdrawn = self._jobs.withdrawn(self._job_id)
-            kept = tuple(upsert for upsert in changes.upserts if upsert.path not in withdrawn)
+            pending = self._jobs.pending(self._job_id)
+            kept = tuple(upsert for upsert in changes.upserts if upsert.path in pending)
             report = self._collection.apply(replace(changes, upserts=kept))
             self._jobs.applied(self._job_id, report.documents)
         return report

@@ -1,5 +1,6 @@
 """Documents that are handed in: accepted durably, done by a job, removed so that no job brings them back."""
 
+import contextlib
 import math
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +16,14 @@ from indexes.filters import MAX_TEXT, is_metadata_key
 from indexes.types import DocumentInfo, EmbeddingSpec
 from ingest.protocols import Embedder
 from ingest.types import IngestOptions
-from ragsvc.errors import BadRequest, ConfigurationError, StorageBusy
+from ragsvc import purging
+from ragsvc.errors import BadRequest, ConfigurationError, StorageBusy, UnknownCollection
 from ragsvc.governor import Purpose
 from ragsvc.inbox import Delivery, Inbox
 from ragsvc.job_store import JobStore
 from ragsvc.jobs import Job, JobFile, Metadata
 from ragsvc.library import Library
+from ragsvc.purging import Purged
 from ragsvc.settings import Settings
 from ragsvc.specs import check_agrees
 from ragsvc.upload_run import APPLY_LOCK, ROOT, UploadRun
@@ -111,6 +114,22 @@ class Uploads:
                 self.jobs.withdraw(collection.id, document.path)
         return document
 
+    def purge(self, document_id: str) -> Purged:
+        """Remove a document and erase it from every file; the same call goes on where one was killed.
+
+        Raises NotFound, StorageBusy; and StoreBusy or RunGoesOn where it is removed and readers, builders or a run
+        still keep something of it.
+        """
+        collection = self._library.of_document(document_id)
+        with self._applying(collection):
+            purged = purging.begin(collection, self.jobs, self._inbox, document_id)
+        purging.complete(collection, self.jobs, document_id)
+        return purged
+
+    def look_after(self, collection: str) -> None:
+        """Complete purges, and collect garbage once a day. What can't be done now is logged and done later."""
+        purging.look_after(self._library.open(collection), self.jobs, self._settings.keep_vectors_days)
+
     def remove_source(self, collection_name: str, source_id: int) -> None:
         """Remove a source with its documents; accepted uploads go with the source of uploads. Raises NotFound."""
         collection = self._library.open(collection_name)
@@ -145,9 +164,12 @@ class Uploads:
         return self._library.locks(self._library.of_id(collection_id))
 
     def tidy(self) -> None:
-        """Remove bodies that no job needs, and jobs that nobody asks for any more."""
+        """Remove bodies that no job needs, jobs that nobody asks for any more, and what collections need no more."""
         self._inbox.sweep(self.jobs.unfinished)
         self.jobs.forget(KEEP_DAYS, KEEP_JOBS)
+        for name in self._library.names():
+            with contextlib.suppress(UnknownCollection):  # removed meanwhile
+                self.look_after(name)
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job, or ask who works on it to stop. Raises UnknownJob, JobFinished."""

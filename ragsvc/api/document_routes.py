@@ -5,8 +5,15 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from ingest.errors import Rejected
-from ragsvc.api import schemas
-from ragsvc.api.document_schemas import JobAccepted, UploadForm, UploadQuery, UploadResponse, job_out, upload_response
+from ragsvc.api.document_schemas import (
+    JobAccepted,
+    RemovalQuery,
+    UploadForm,
+    UploadQuery,
+    UploadResponse,
+    job_out,
+    upload_response,
+)
 from ragsvc.api.errors import JobCancelled, JobFailed
 from ragsvc.api.handling import DOCUMENT_ID, Api, api_of, document_id_of, nothing, sent
 from ragsvc.api.operations import JSON, Operation
@@ -80,15 +87,17 @@ async def _outcome(api: Api, job: Job) -> ASGIApp:
             status=204,
             problems=(400, 403, 404, 409, 503),
             path=DOCUMENT_ID,
+            query=RemovalQuery,
         )
     },
 )
 async def remove_document(request: AnyRequest) -> ASGIApp:
     """Remove a document."""
     api = api_of(request)
-    read_query(request, schemas.NoQuery)
+    purge = read_query(request, RemovalQuery).purge == "true"
     document_id = document_id_of(request)
-    await api.writers.run(lambda: api.service.uploads.remove(document_id))
+    uploads = api.service.uploads
+    await api.writers.run(lambda: uploads.purge(document_id) if purge else uploads.remove(document_id))
     return nothing()
 
 

@@ -41,6 +41,15 @@ class UploadQuery(Request):
     )
 
 
+class RemovalQuery(Request):
+    """How a document is removed."""
+
+    purge: Annotated[
+        Literal["true", "false"],
+        Meta(description="Erase it for good, from every file; takes a while. 409: repeat the request."),
+    ] = "false"
+
+
 class UploadForm(Request):
     """An upload as a form. The file name of each part is the path of its document, folders included."""
 

@@ -1,0 +1,179 @@
+"""The client of the store that is killed: it does a script's steps and writes a witness outside the store.
+
+The witness has a line of JSON for each thing: `begin` and `done` of a step (its number; -1 is the creation), the hashes
+that are `paid` for by a request, those whose vectors were `kept`, and `wrong` where a search found something else.
+It survives a kill with no fsync: what is killed here is a process, not the machine.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexes.collection import Collection
+from indexes.errors import Conflict
+from indexes.types import ChangeSet, DocumentRename, DocumentUpsert, ManifestEntry, text_hash
+from tests.faults.steps import DELTA_ROWS, State, Step, after
+from tests.indexes.corpus import EMBEDDING, SPEC, STAT, chunks_of, upsert, vectors_of
+from tests.indexes.oracle import misfound
+
+ROOT = "/data/docs"
+
+
+class Witness:
+    """Appends lines to a file that the store knows nothing of."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def say(self, **line: object) -> None:
+        os.write(self._file, f"{json.dumps(line)}\n".encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a witness has seen."""
+
+    done: int
+    """Steps that were acknowledged; -1 before the creation was."""
+    begun: int
+    """Steps that were acknowledged or under way."""
+    paid: tuple[str, ...]
+    """Hashes in the order in which requests for them were sent, each as often as it was."""
+    kept: frozenset[str]
+    """Hashes whose vectors the store has acknowledged."""
+    paid_twice: int
+    """Requests for a text whose vector had been acknowledged before."""
+    wrong: tuple[str, ...]
+
+
+def read_witness(path: Path) -> Record:
+    """Return what is written so far; a line that a kill cut off was not written."""
+    done, begun, twice = -1, 0, 0
+    paid, kept, wrong = list[str](), set[str](), list[str]()
+    data = path.read_bytes() if path.exists() else b""
+    for line in data[: data.rfind(b"\n") + 1].splitlines():
+        said = json.loads(line)
+        done = max(done, said.get("done", -2) + 1)
+        begun = max(begun, said.get("begin", -2) + 1)
+        twice += sum(key in kept for key in said.get("paid", ()))
+        paid += said.get("paid", ())
+        kept |= set(said.get("kept", ()))
+        wrong += [said["wrong"]] if "wrong" in said else []
+    return Record(done, max(done, begun), tuple(paid), frozenset(kept), twice, tuple(wrong))
+
+
+class Client:
+    """Works on one collection. Every method brings it to a state, and does nothing where it is there already."""
+
+    def __init__(self, folder: Path, witness: Witness) -> None:
+        self.folder, self.witness = folder, witness
+        try:
+            self.collection = Collection.create(folder, "abc123", SPEC, delta_rows=DELTA_ROWS)
+        except Conflict:
+            self.collection = self.opened()
+        self.source = self.collection.add_source(ROOT, "folder")
+        self.state = State()
+
+    def opened(self) -> Collection:
+        return Collection.open(self.folder, delta_rows=DELTA_ROWS)
+
+    def entries(self) -> Mapping[str, ManifestEntry]:
+        return self.collection.manifest(self.source.id).entries
+
+    def upserts(self, texts: Mapping[str, str]) -> tuple[DocumentUpsert, ...]:
+        """Return what must be put in so that these texts are held, their vectors stored before."""
+        entries, wanted = self.entries(), []
+        for path, text in texts.items():
+            entry = entries.get(path)
+            if entry is None or entry.content_hash != text_hash(text):
+                wanted.append(upsert(path, text, entry and (entry.document_id, entry.version)))
+        self.embed("".join(one.text for one in wanted))
+        return tuple(wanted)
+
+    def embed(self, text: str) -> None:
+        """Pay for the chunks of a text that have no vector, and keep them on arrival."""
+        wanted = list(dict.fromkeys(chunk.embedded_hash for chunk in chunks_of(text)))
+        known = self.collection.known_vectors(EMBEDDING, wanted)
+        missing = [key for key in wanted if key not in known]
+        if missing:
+            self.witness.say(paid=[key.hex() for key in missing])
+            self.collection.add_vectors(EMBEDDING, missing, vectors_of(missing))
+            self.witness.say(kept=[key.hex() for key in missing])
+
+    def put(self, texts: Mapping[str, str]) -> None:
+        self.apply(upserts=self.upserts(texts))
+
+    def rename(self, old: str, new: str) -> None:
+        self.apply(renames=self.renames(old, new))
+
+    def renames(self, old: str, new: str) -> tuple[DocumentRename, ...]:
+        entries = self.entries()
+        return (DocumentRename(entries[old].document_id, new, STAT),) if old in entries else ()
+
+    def remove(self, path: str) -> None:
+        self.apply(removals=self.removals(path))
+
+    def removals(self, path: str) -> tuple[str, ...]:
+        entries = self.entries()
+        return (entries[path].document_id,) if path in entries else ()
+
+    def change(self, texts: Mapping[str, str], old: str, new: str, gone: str) -> None:
+        self.apply(upserts=self.upserts(texts), renames=self.renames(old, new), removals=self.removals(gone))
+
+    def apply(self, **changes: Sequence[object]) -> None:
+        report = self.collection.apply(ChangeSet(self.source.id, **changes))  # type: ignore[arg-type]
+        assert report.conflicts == ()
+
+    def remove_by_hand(self, path: str) -> None:
+        for document_id in self.removals(path):
+            self.collection.remove_document(document_id)
+
+    def search(self) -> None:
+        for wrong in misfound(self.collection, self.state.texts):
+            self.witness.say(wrong=wrong)
+
+    def fold(self) -> None:
+        self.collection.fold()
+
+    def fold_if_due(self) -> None:
+        self.collection.fold_if_due()
+
+    def reopen(self) -> None:
+        self.collection.close()
+        self.collection = self.opened()
+
+
+DEEDS: Mapping[str, Callable[..., None]] = {
+    "put": Client.put,
+    "rename": Client.rename,
+    "remove": Client.remove,
+    "remove_by_hand": Client.remove_by_hand,
+    "change": Client.change,
+    "embed": Client.embed,
+    "search": Client.search,
+    "fold": Client.fold,
+    "fold_if_due": Client.fold_if_due,
+    "reopen": Client.reopen,
+}
+"""How each kind of step of `steps.EFFECTS` is done."""
+
+
+def work(folder: Path, witness_path: Path, script: Sequence[Step], most: int | None = None) -> None:
+    """Go on with a script where its witness ends, to its end or for `most` steps."""
+    record = read_witness(witness_path)
+    witness = Witness(witness_path)
+    client = Client(folder, witness)
+    first = record.done
+    if first < 0:
+        witness.say(done=-1)
+        first = 0
+    last = len(script) if most is None else min(len(script), first + most)
+    for number in range(first, last):
+        step = script[number]
+        client.state = after(script, number)
+        witness.say(begin=number)
+        DEEDS[step.kind](client, *step.args)
+        witness.say(done=number)
+    client.collection.close()
