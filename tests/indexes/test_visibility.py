@@ -13,10 +13,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from indexes import store_changes, store_search, store_vectors, store_visibility, store_words, visibility
+from indexes import store_chunks, store_search, store_vectors, store_visibility, store_words, visibility
 from indexes.collection import Collection
 from indexes.store import Connection, Store
-from indexes.store_changes import Serving
 from indexes.store_search import Condition, condition
 from indexes.store_vectors import Head
 from indexes.types import ChangeSet, ChunkSpec, Comparison, DocumentRename, Filter, IndexSpec, Source
@@ -141,12 +140,12 @@ class VisibilityMachine(RuleBasedStateMachine):
             store_vectors.tick(connection)
 
     def cut(self, connection: Connection, head: Head) -> None:
-        serving = Serving("abc123", head.embedding_spec_id, head.chunk_spec_id)
         for path, (key, _, text) in self.documents.items():
             (version,) = connection.execute("SELECT id FROM document_version WHERE document_id = ?", (key,)).fetchone()
             cut = "SELECT 1 FROM chunk WHERE version_id = ? AND chunk_spec_id = ?"
             if not connection.execute(cut, (version, head.chunk_spec_id)).fetchone():
-                store_changes._insert_chunks(connection, version, upsert(path, text), serving)
+                chunks, ids = upsert(path, text).chunks, (head.embedding_spec_id, head.chunk_spec_id)
+                store_chunks.insert(connection, version, ("", text), chunks, ids)
 
     @rule()
     def begin(self) -> None:
