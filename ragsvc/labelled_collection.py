@@ -16,7 +16,7 @@ import numpy as np
 
 from indexes.collection import Collection
 from indexes.errors import IndexesError, StoreNotFound
-from indexes.types import EmbeddingSpec, FileStat, FloatVector, IndexSpec, text_hash
+from indexes.types import ApplyReport, ChangeSet, EmbeddingSpec, FileStat, FloatVector, IndexSpec, text_hash
 from ingest.errors import Rejected
 from ingest.preparing import Given
 from ingest.protocols import Embedded, Embedder, RequestLimits
@@ -34,6 +34,7 @@ class LabelledCollection(Collection):
 
     siblings: Sequence[Path] = ()
     locks: Path
+    words_only = False
 
     def known_vectors(self, spec: EmbeddingSpec, hashes: Sequence[bytes]) -> frozenset[bytes]:
         """Return those of `hashes` whose vector is stored, here or in a sibling; from now on here."""
@@ -50,6 +51,10 @@ class LabelledCollection(Collection):
                 known |= found.keys()
         return known
 
+    def apply(self, changes: ChangeSet) -> ApplyReport:
+        """Make the changes visible; where words alone are searched nothing waits for vectors."""
+        return super().apply(replace(changes, needs_vectors=False) if self.words_only else changes)
+
 
 @contextmanager
 def opened(settings: Settings, folder: Path, spec: IndexSpec, *, words_only: bool) -> Iterator[LabelledCollection]:
@@ -63,7 +68,7 @@ def opened(settings: Settings, folder: Path, spec: IndexSpec, *, words_only: boo
         collection = LabelledCollection.open(mine, delta_rows=settings.delta_rows)
     except StoreNotFound:
         collection = LabelledCollection.create(mine, _key(mine.name)[:6], spec, delta_rows=settings.delta_rows)
-    collection.locks = mine / "locks"
+    collection.locks, collection.words_only = mine / "locks", words_only
     others = [path.parent for path in home.glob(f"*-{embedding}/store.db") if path.parent != mine]
     collection.siblings = [] if words_only else sorted(others)
     with collection:
