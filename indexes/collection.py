@@ -77,7 +77,8 @@ class Collection:
         self._store = store
         self._folder = folder
         self._files = SegmentFiles(store, folder)
-        self._files.make_folders()
+        if not store.read_only:
+            self._files.make_folders()
         self._segments = Segments(store, self._files, kind)
         self._id = collection_id
         self._delta_rows = delta_rows

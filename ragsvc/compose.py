@@ -144,6 +144,8 @@ class House:
         embedding = "local" if model == LOCAL_MODEL else "openai"
         if self.settings.moderation == "off":
             degraded.append("moderation is off")
+        if self._store.read_only:
+            degraded.append("the data directory can't be written: nothing is indexed, and usage is not recorded")
         degraded += [f"job {job.id} waits: {job.error_code}" for job in self.uploads.jobs.waiting()]
         return Readiness(
             ready=True,

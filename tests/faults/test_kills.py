@@ -79,13 +79,14 @@ class Bench:
         killed = False
         for kill in kills:
             killed = kill(order)
+            self.tally.kills += killed
             found += check(folder, witness, self.script) if folder.exists() else []
         if order.broken and found:  # caught: what it left need not be brought to an end
-            self.tally.add(killed, [kind for kind, _ in found])
+            self.tally.add([kind for kind, _ in found])
             return killed
         assert not self.clients.run(replace(order, die_at=0, traced=False, most=None, broken=None))
         found += check_end(folder, witness, self.script, self.undisturbed)
-        self.tally.add(killed, [kind for kind, _ in found])
+        self.tally.add([kind for kind, _ in found])
         self.tally.found += self.findings(order, found)
         shutil.rmtree(folder.parent)
         return killed
@@ -225,7 +226,7 @@ def test_a_kill_at_every_point_of_a_drawn_script(clients, room, tally, seed):
 
 
 @pytest.mark.parametrize("name", [name for name, writer in WRITERS.items() if writer.trips])
-def test_a_broken_writer_is_caught(clients, room, tally, name):
+def test_a_broken_writer_is_caught(clients, room, name):
     """The null control: a writer that is broken on purpose trips the counter that is meant for it."""
     bench = Bench(clients, room, Tally(f"control: {name}"))
     expected: Kind = WRITERS[name].trips
