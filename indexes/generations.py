@@ -197,7 +197,8 @@ class Segments:
             self._files.make_folders()
             lock.acquire()
         try:
-            self._removed = self._remove_unpublished() if lock.is_locked else 0
+            with _storage(self._files.indexes):
+                self._removed = self._remove_unpublished() if lock.is_locked else 0
             yield lock.is_locked
         finally:
             lock.release()
@@ -223,7 +224,9 @@ def _kind_for(rows: int, dimensions: int) -> str:
 
 
 def _raise_damage() -> None:
-    raise StoreDamaged("the exact vectors just written can't be read back; check the disk")
+    raise StorageFull(
+        "the exact vectors just written can't be read back: check the disk and the limit of open files (ulimit -n)"
+    )
 
 
 @contextmanager

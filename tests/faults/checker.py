@@ -31,8 +31,10 @@ class View:
     state: State
     versions: Mapping[str, int]
     vectors: frozenset[str]
+    held: tuple[int, int, int, int]
+    """Documents, chunks, vectors, and chunks without one."""
     segments: tuple[tuple[int, int, int], ...]
-    figures: tuple[int, ...]
+    """First and last id, and rows."""
 
 
 def check(folder: Path, witness: Path, script: Sequence[Step]) -> list[Finding]:
@@ -53,13 +55,18 @@ def check(folder: Path, witness: Path, script: Sequence[Step]) -> list[Finding]:
     return found
 
 
-def check_end(folder: Path, witness: Path, script: Sequence[Step], undisturbed: View) -> list[Finding]:
-    """Return what is wrong where the script was repeated to its end: also whatever an undisturbed run has otherwise."""
+def check_end(
+    folder: Path, witness: Path, script: Sequence[Step], undisturbed: View, *, same_segments: bool = True
+) -> list[Finding]:
+    """Return what is wrong where the script was repeated to its end: also whatever an undisturbed run has otherwise.
+
+    A fold that could not be done is left to the next one: after that `same_segments` can't be asked for.
+    """
     found = check(folder, witness, script)
     if read_witness(witness).done != len(script):
         return [*found, ("lost", "the same command again did not reach its end")]
     seen = view(folder)
-    for what in ("versions", "vectors", "segments", "figures"):
+    for what in ("versions", "vectors", "held", *(("segments",) if same_segments else ())):
         if getattr(seen, what) != getattr(undisturbed, what):
             kind: Kind = "duplicate" if what == "versions" else "wrong_answer"
             found.append((kind, f"{what} are {getattr(seen, what)}, undisturbed {getattr(undisturbed, what)}"))
@@ -77,8 +84,8 @@ def view(folder: Path) -> View:
         state,
         {path: entry.version for path, entry in entries.items()},
         _vectors(folder),
+        (status.documents, status.chunks, status.vectors, status.missing_vectors),
         segments,
-        (status.documents, status.chunks, status.vectors, status.missing_vectors, status.segments, status.delta_rows),
     )
 
 

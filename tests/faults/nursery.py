@@ -7,6 +7,7 @@ time has passed.
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,12 @@ class Order:
     """A writer of `broken`."""
     traced: bool = False
     """Whether it waits for a tracer."""
+    bad_disk: bool = False
+    """Whether it expects that steps fail."""
+    most_bytes: int | None = None
+    """Of any file; a write beyond is short, the next one fails."""
+    most_files: int | None = None
+    """That it may have open, besides those at its start."""
     work: str = "store"
     """A key of `WORK`."""
 
@@ -132,13 +139,20 @@ def nursery(work: str = "store") -> Iterator[Nursery]:
 
 def _store(order: Order) -> None:
     from tests.faults import broken
-    from tests.faults.client import work
+    from tests.faults.client import Witness, read_witness, work, work_on_a_bad_disk
     from tests.faults.steps import drawn, small
 
     if order.broken:
         broken.WRITERS[order.broken].break_it()
     script = small() if order.seed is None else drawn(order.seed)
-    work(Path(order.folder), Path(order.witness), script, order.most)
+    done = read_witness(Path(order.witness)).done
+    witness = Witness(Path(order.witness))
+    if order.bad_disk:
+        begin(order)
+        work_on_a_bad_disk(Path(order.folder), witness, script)
+    else:
+        begin(order)
+        work(Path(order.folder), witness, done, script, order.most)
 
 
 def _library(order: Order) -> None:
@@ -146,6 +160,7 @@ def _library(order: Order) -> None:
 
     if order.broken:
         BROKEN[order.broken][1]()
+    begin(order)
     work(Path(order.folder), Path(order.witness), order.most)
 
 
@@ -173,14 +188,23 @@ def serve(work: str) -> None:
         say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
-def live(order: Order) -> None:
-    """Run in the child."""
-    from indexes import failpoints
-
+def begin(order: Order) -> None:
+    """Wait for the tracer, and take the limits, where there are to be such: what was opened before is spared."""
     if order.traced:
         while "TracerPid:\t0\n" in Path("/proc/self/status").read_text():
             time.sleep(0.001)
         time.sleep(0.005)
+    if order.most_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order.most_bytes, resource.RLIM_INFINITY))
+    if order.most_files is not None:
+        used = len(list(Path("/proc/self/fd").iterdir()))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + order.most_files, used + order.most_files))
+
+
+def live(order: Order) -> None:
+    """Run in the child."""
+    from indexes import failpoints
+
     reached = 0
 
     def step(name: str) -> None:
