@@ -13,17 +13,21 @@ import numpy as np
 
 from indexes import (
     garbage,
+    publishing,
     snapshots,
+    store_backup,
     store_changes,
     store_documents,
     store_garbage,
+    store_generations,
+    store_recutting,
     store_rejections,
     store_search,
     store_vectors,
     store_words,
 )
 from indexes.background import Background
-from indexes.errors import Conflict, InvalidVectors, StoreNotFound, StoreTooNew
+from indexes.errors import Conflict, InvalidVectors, SpecMismatch, StoreNotFound
 from indexes.failpoints import point
 from indexes.garbage import GarbageReport
 from indexes.generations import AUTO, Segments
@@ -31,6 +35,7 @@ from indexes.search import Query, require_valid, search
 from indexes.segment_files import SegmentFiles
 from indexes.snapshots import Snapshot, last_row
 from indexes.store import Connection, Store
+from indexes.store_backup import Contents
 from indexes.store_changes import Serving
 from indexes.store_garbage import PendingPurge, PurgedRows
 from indexes.store_vectors import Head
@@ -38,6 +43,7 @@ from indexes.types import (
     ApplyReport,
     ChangeSet,
     CollectionStatus,
+    DocumentCut,
     DocumentInfo,
     EmbeddingSpec,
     Filter,
@@ -50,6 +56,7 @@ from indexes.types import (
     SearchResult,
     Source,
     SourceKind,
+    StoredDocument,
     TextSlice,
 )
 from indexes.visibility import Visibility
@@ -74,8 +81,7 @@ class Collection:
     """
 
     def __init__(self, store: Store, folder: Path, collection_id: str, delta_rows: int, kind: str) -> None:
-        self._store = store
-        self._folder = folder
+        self._store, self._folder = store, folder
         self._files = SegmentFiles(store, folder)
         if not store.read_only:
             self._files.make_folders()
@@ -135,6 +141,11 @@ class Collection:
     def id(self) -> str:
         """The six characters that stand in the ids of its documents."""
         return self._id
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self._folder
 
     @property
     def spec(self) -> IndexSpec:
@@ -218,13 +229,19 @@ class Collection:
 
         An upsert or rename whose document is not what the plan saw, or whose path was removed by hand since, is left
         out and reported as a conflict. Vectors may come later: until then a chunk is found by its words. Raises
-        NotFound for an unknown source, and ValueError for a text with lone surrogates.
+        NotFound for an unknown source, SpecMismatch for upserts that were cut by another spec than the one in service,
+        and ValueError for a text with lone surrogates.
         """
         if not changes:
             return ApplyReport({})
         store_changes.require_storable(changes)
         with self._writing_words() as connection:
             head = store_vectors.head(connection)
+            if changes.upserts and changes.spec not in (None, head.spec):
+                raise SpecMismatch(
+                    f"the collection went over to generation {head.generation} while documents were cut for another: "
+                    "repeat the command"
+                )
             serving = Serving(self._id, head.embedding_spec_id, head.chunk_spec_id)
             return store_changes.apply(connection, changes, serving)
 
@@ -239,8 +256,7 @@ class Collection:
     def _writing_words(self) -> Iterator[Connection]:
         """Write where documents change: their words can be taken out only as they were put in."""
         with self._store.write() as connection:
-            if not store_words.are_current(connection):
-                raise StoreTooNew(f"the words of {self._store.path} were rebuilt by another release: restart with it")
+            store_words.require_current(connection)
             store_vectors.tick(connection)
             yield connection
 
@@ -284,7 +300,7 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             last = last_row(store_vectors.segments(connection, head.generation))
-            limit = min(self._delta_rows, max(1, DELTA_BYTES // (4 * head.spec.embedding.dimensions)))
+            limit = self._most_rows(head.spec.embedding)
             # Ids that went to other specs make this an upper bound; mostly it saves the counting.
             if head.last_vector_id - last < limit:
                 return False
@@ -292,9 +308,66 @@ class Collection:
                 return False
         return self._segments.fold()
 
+    def _most_rows(self, spec: EmbeddingSpec) -> int:
+        return min(self._delta_rows, max(1, DELTA_BYTES // (4 * spec.dimensions)))
+
     def fold(self) -> bool:
         """Turn the delta into a segment; say whether there was anything to fold and nobody else was building."""
         return self._segments.fold()
+
+    def rebuild_segments(self, files: frozenset[str]) -> bool:
+        """Build segments anew from the store, by the names of their files; say whether nobody else was building."""
+        return self._segments.rebuild(files)
+
+    # Generations
+
+    def uncut(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
+        """Return visible documents that are not cut by `spec` yet, a page of them, behind the key `after`."""
+        return publishing.uncut(self._store, spec, after)
+
+    def add_cuts(self, spec: IndexSpec, cuts: Sequence[DocumentCut]) -> int:
+        """Store chunks under `spec`, invisible until it is published, and return of how many documents.
+
+        A document whose version changed or went meanwhile is left out. Raises ValueError for chunks that contradict
+        those that stand under the same ChunkSpec.
+        """
+        return publishing.add_cuts(self._store, spec, cuts)
+
+    def publish(self, spec: IndexSpec) -> int | None:
+        """Put another IndexSpec in service, in one transaction, and return the number of its generation, a new one.
+
+        Returns None where documents are not cut by it yet: nothing was changed. `spec` in service already is left as
+        it is. Generations beyond the last two before it are dropped. Raises StoreBusy where another process builds.
+        """
+        return publishing.publish(self._store, self._segments, spec, self._most_rows(spec.embedding))
+
+    def rollback(self, number: int | None = None) -> int | None:
+        """Serve a kept generation again, in one transaction, and return its number; by default the older one.
+
+        Returns None where documents are not cut by its spec: nothing was changed. Raises NotFound for a number that is
+        not kept, or where no older one is.
+        """
+        return publishing.rollback(self._store, number)
+
+    def generation_before(self, number: int | None = None) -> Generation:
+        """Return the generation that `rollback` would serve. Raises NotFound as it does."""
+        with self._store.read() as connection:
+            current = store_vectors.head(connection).generation
+            wanted = store_generations.older(connection, current, number)
+            return next(one for one in store_vectors.generations(connection) if one.number == wanted)
+
+    def drop_retired(self) -> None:
+        """Take apart what only generations that are kept no longer needed: chunks, words, embedded hashes.
+
+        In several transactions; what a kill leaves, the next call takes.
+        """
+        publishing.drop_retired(self._store)
+
+    def unembedded(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
+        """Return visible documents with chunks under `spec` that have no vector, a page of them, with those chunks."""
+        with self._store.read() as connection:
+            spec_ids = store_generations.known_spec_ids(connection, spec)
+            return store_recutting.unembedded(connection, spec_ids, after)
 
     # Reading
 
@@ -424,6 +497,10 @@ class Collection:
             delta_rows=delta,
             bytes=self._store.bytes_on_disk() + self._files.bytes_on_disk(),
         )
+
+    def backup(self, file: Path, *, overwrite: bool = False) -> Contents:
+        """Write everything but what is derived into one file. See `indexes.store_backup.write`."""
+        return store_backup.write(self._store, file, overwrite=overwrite)
 
     def generations(self) -> tuple[Generation, ...]:
         """Return all generations with their segments, oldest first."""

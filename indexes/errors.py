@@ -14,6 +14,7 @@ IndexesError
     ├── StoreNotFound     no collection in that folder
     ├── StoreDamaged      the database, or a derived file that could not be rebuilt, is damaged
     ├── StoreTooNew       written by a newer release: refused unchanged
+    ├── StoreClosed       closed, removed or replaced while it was used: open it again by its name
     └── StorageFull       the disk is full, read-only or failing, or no descriptor is left: nothing was changed
 """
 
@@ -74,6 +75,10 @@ class StoreDamaged(StoreError):
 
 class StoreTooNew(StoreError):
     """The store was written by a newer release; it is left unchanged."""
+
+
+class StoreClosed(StoreError):
+    """The collection was closed, removed or replaced while it was used; what was asked was not done."""
 
 
 class StorageFull(StoreError):

@@ -91,6 +91,18 @@ class Segments:
                     log.warning("segment %s was rebuilt from the store", segment.file)
             return True
 
+    @contextmanager
+    def built_ahead(self, head: Head) -> Iterator[Segment]:
+        """Build a segment of all rows up to `head` of an embedding spec that no generation serves yet.
+
+        The block publishes it: its files are safe from other builders until it ends. Raises StoreBusy when another
+        process builds for longer than the wait, StorageFull.
+        """
+        with self._building(BUSY_SECONDS) as mine:
+            if not mine:
+                raise StoreBusy(f"another process is building segments in {self._files.indexes}; try again")
+            yield self._built(head, 0, 1, head.last_vector_id)
+
     def erase(self, spec_id: int, ids: IdArray) -> None:
         """Erase vectors that the store holds no more from the files: their exact rows, and the segments that knew them.
 

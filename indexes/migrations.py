@@ -162,8 +162,8 @@ _THIRD = (
     "ALTER TABLE removed_by_hand ADD COLUMN changes INTEGER NOT NULL DEFAULT 0",
     # When a generation that was in service ceased to be; empty for the current one.
     "ALTER TABLE generation ADD COLUMN retired_at TEXT",
-    # The sections a text was cut by, as JSON [[start, page, heading path], ...], so that it can be cut otherwise
-    # without its file; NULL where an earlier release stored the text.
+    # The sections a text was cut by, as JSON (`indexes.store_chunks.pack`), so that it can be cut otherwise without its
+    # file; NULL where an earlier release stored the text.
     "ALTER TABLE version_text ADD COLUMN sections TEXT",
     # Since when a vector is of no use to any chunk, as the last collection of garbage saw it.
     """CREATE TABLE unreferenced_vector (

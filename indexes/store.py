@@ -15,11 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from indexes import store_slack, store_still
-from indexes.errors import NO_STORAGE, StorageFull, StoreBusy, StoreDamaged, StoreError, StoreNotFound, StoreTooNew
+from indexes.errors import (
+    NO_STORAGE,
+    StorageFull,
+    StoreBusy,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
+    StoreNotFound,
+    StoreTooNew,
+)
 from indexes.failpoints import point
 from indexes.migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
 
 Connection = sqlite3.Connection
+DatabaseError = sqlite3.Error
+"""What stays of SQLite's errors: a statement that the file can't answer, a table of it being gone."""
 
 FILE_NAME = "store.db"
 PAGE_SIZE = 16_384
@@ -53,6 +64,7 @@ class Store:
         self._guard = threading.Lock()
         self._idle: list[Connection] = []
         self._writer: Connection | None = None
+        self._written: tuple[int, int] | None = None
         self._closed = False
         self._still = store_still.is_still(path)
 
@@ -104,6 +116,15 @@ class Store:
                 migrate(connection)
         return store
 
+    @classmethod
+    def adopt(cls, folder: Path, busy_seconds: float = BUSY_SECONDS) -> "Store":
+        """Open the copy of a store that was put into `folder`, migrated, and give it a log. Raises as `open` does."""
+        path = folder / FILE_NAME
+        store = cls(path, busy_seconds)
+        with _translated(path), store._connected() as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+        return cls.open(folder, busy_seconds)
+
     def close(self) -> None:
         """Close all connections; those still in use are closed when their transaction ends."""
         with self._writing, self._guard:
@@ -146,12 +167,13 @@ class Store:
             raise StoreBusy(f"another write to {self.path} took longer than {self._busy_seconds:g} s; try again")
         try:
             with _translated(self.path):
-                self._still = store_still.is_still(self.path)
+                self._refuse_still()
                 connection = self._writing_connection()
                 point("store.begin")
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     self._check_schema(connection)
+                    self._check_place()
                     yield connection
                     point("store.commit")
                     connection.execute("COMMIT")
@@ -161,6 +183,12 @@ class Store:
         finally:
             self._writing.release()
 
+    def _refuse_still(self) -> None:
+        if self._still:
+            self._still = store_still.is_still(self.path)
+        if self._still:
+            raise StorageFull(f"{self.path} can only be read: {_REMEDY}")
+
     def _undo(self, connection: Connection) -> None:
         """Roll back what is not committed. A connection that can't is given up: closing it undoes the same."""
         try:
@@ -168,6 +196,20 @@ class Store:
                 connection.execute("ROLLBACK")
         except sqlite3.Error:
             self._writer = None
+            connection.close()
+
+    def copy_to(self, target: Path) -> None:
+        """Write a compact copy of one moment into `target`, an empty file, while others read and write.
+
+        It is not durable until the caller has fsynced it. Raises StorageFull, StoreDamaged.
+        """
+        connection = self._connect(readonly=False)
+        try:
+            connection.execute("VACUUM INTO ?", (str(target),))
+        except sqlite3.Error as error:
+            code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+            raise _translation(self.path if code in _DAMAGED else target, error) from error
+        finally:
             connection.close()
 
     def bytes_on_disk(self) -> int:
@@ -186,6 +228,11 @@ class Store:
         # A newer release may have migrated the file while this process had it open.
         if connection.execute("PRAGMA user_version").fetchone()[0] > SCHEMA_VERSION:
             raise StoreTooNew(f"{self.path} was migrated by a newer release: restart this one's processes with it")
+
+    def _check_place(self) -> None:
+        # SQLite goes on writing to a file that was removed: what it said was kept would be gone.
+        if _identity(self.path) != self._written:
+            raise StoreClosed(f"{self.path} was removed or replaced meanwhile: nothing was changed; repeat the request")
 
     def _connect(self, *, readonly: bool) -> Connection:
         connection = sqlite3.connect(
@@ -209,6 +256,7 @@ class Store:
     def _writing_connection(self) -> Connection:
         self._refuse_closed()
         if self._writer is None:
+            self._written = _identity(self.path)
             self._writer = self._connect(readonly=False)
         return self._writer
 
@@ -234,7 +282,7 @@ class Store:
 
     def _refuse_closed(self) -> None:
         if self._closed:
-            raise StoreError(f"{self.path} was closed; open the collection again")
+            raise StoreClosed(f"{self.path} was closed: its collection was removed or replaced; repeat the request")
 
 
 def gathered(connection: Connection, statement: str, values: Sequence[object] = ()) -> list[Any]:
@@ -263,6 +311,15 @@ def file_bytes(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one of its name, None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def sync_folder(folder: Path) -> None:
@@ -299,6 +356,27 @@ def _set_up(connection: Connection, *, readonly: bool) -> None:
         connection.execute("PRAGMA secure_delete = ON")
 
 
+@contextmanager
+def read_file(path: Path) -> Iterator[Connection]:
+    """Give a connection to a store that nobody writes, a backup: nothing is changed, no log is made beside it."""
+    with _translated(path):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def memory() -> Iterator[Connection]:
+    """Give a connection to a database that is nowhere but in memory."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
 def _header(path: Path) -> tuple[int, int]:
     """Return application id and schema version, read-only: even a leftover log is not merged into the file."""
     if store_still.is_still(path):
@@ -315,7 +393,9 @@ def _header(path: Path) -> tuple[int, int]:
 
 
 def _marks_of(path: Path, mode: str) -> tuple[int, int]:
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
+    # Where others have the store open, not even their shared memory is written to.
+    shared = "&readonly_shm=1" if mode == "ro" and path.with_name(f"{path.name}-shm").exists() else ""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}{shared}", uri=True)
     try:
         return _marks(connection)
     finally:

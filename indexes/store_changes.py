@@ -6,11 +6,11 @@ import string
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from indexes import lexical, store_garbage, store_rejections, store_vectors, store_words
+from indexes import store_chunks, store_garbage, store_rejections, store_vectors, store_words
 from indexes.errors import NotFound
 from indexes.store import Connection, now
 from indexes.store_documents import removed_since, signed, source
-from indexes.types import ApplyReport, ChangeSet, Chunk, DocumentRename, DocumentUpsert, FileStat, Mark
+from indexes.types import ApplyReport, ChangeSet, DocumentRename, DocumentUpsert, FileStat, Mark
 
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 
@@ -31,6 +31,7 @@ def require_storable(changes: ChangeSet) -> None:
             if not what.isascii():
                 what.encode()
         _require_marks(upsert)
+        store_chunks.require_sections(upsert)
     for rename in changes.renames:
         rename.path.encode()
     for rejected in changes.rejections:
@@ -141,8 +142,8 @@ def _drop_versions(connection: Connection, document_id: str) -> None:
     ).fetchone()
     if live is not None:
         version_id, text = live
-        specs = connection.execute("SELECT DISTINCT chunk_spec_id FROM chunk WHERE version_id = ?", (version_id,))
-        for (chunk_spec_id,) in specs.fetchall():
+        # Of every ChunkSpec: else its words would come back with a generation that is not in service now.
+        for chunk_spec_id in store_words.chunk_specs(connection):
             slices = store_words.slices(connection, version_id, chunk_spec_id, text)
             store_words.remove(connection, chunk_spec_id, slices)
     store_garbage.suspect(connection, document_id)
@@ -234,7 +235,8 @@ def _upsert(connection: Connection, source_id: int, upsert: DocumentUpsert, serv
         connection.execute("UPDATE document SET state = 'indexed', state_reason = NULL WHERE id = ?", (document_id,))
         _drop_versions(connection, document_id)
     version_id = _insert_version(connection, document_id, (number or 0) + 1, upsert)
-    _insert_chunks(connection, version_id, upsert, serving)
+    spec_ids = (serving.embedding_spec_id, serving.chunk_spec_id)
+    store_chunks.insert(connection, version_id, (upsert.title, upsert.text), upsert.chunks, spec_ids)
     _forget_paths(connection, source_id, (upsert.path,))
     return document_id
 
@@ -262,7 +264,10 @@ def _insert_version(connection: Connection, document_id: str, number: int, upser
         ),
     )
     assert cursor.lastrowid is not None  # noqa: S101 - an INSERT that returned has one
-    connection.execute("INSERT INTO version_text (version_id, text) VALUES (?, ?)", (cursor.lastrowid, upsert.text))
+    connection.execute(
+        "INSERT INTO version_text (version_id, text, sections) VALUES (?, ?, ?)",
+        (cursor.lastrowid, upsert.text, store_chunks.pack(upsert.sections)),
+    )
     _insert_marks(connection, cursor.lastrowid, upsert.marks)
     return cursor.lastrowid
 
@@ -278,30 +283,3 @@ def _insert_marks(connection: Connection, version_id: int, marks: tuple[Mark, ..
             for mark in marks
         ),
     )
-
-
-def _insert_chunks(connection: Connection, version_id: int, upsert: DocumentUpsert, serving: Serving) -> None:
-    # The ids are given out here, under the write lock, so that all rows go in by executemany.
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'chunk'").fetchone()
-    first = (row[0] if row else 0) + 1
-    numbered: list[tuple[int, Chunk]] = list(enumerate(upsert.chunks, start=first))
-    connection.executemany(
-        """INSERT INTO chunk (id, version_id, chunk_spec_id, ordinal, start, "end", tokens, page, heading_path,
-                              text_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-        (
-            (
-                *(chunk_id, version_id, serving.chunk_spec_id, chunk.ordinal, chunk.start, chunk.end, chunk.tokens),
-                *(chunk.page, json.dumps(chunk.heading_path, ensure_ascii=False), chunk.text_hash),
-            )
-            for chunk_id, chunk in numbered
-        ),
-    )
-    connection.executemany(
-        "INSERT INTO chunk_embedding (chunk_id, embedding_spec_id, embedded_hash) VALUES (?, ?, ?)",
-        ((chunk_id, serving.embedding_spec_id, chunk.embedded_hash) for chunk_id, chunk in numbered),
-    )
-    slices = (
-        (chunk_id, lexical.headed(upsert.title, chunk.heading_path, upsert.text[chunk.start : chunk.end]))
-        for chunk_id, chunk in numbered
-    )
-    store_words.add(connection, serving.chunk_spec_id, slices)

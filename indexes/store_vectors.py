@@ -26,7 +26,7 @@ _COLLECTION_KEY = "collection_id"
 
 _GENERATION = """
     SELECT g.number, g.revision, g.embedding_spec_id, g.chunk_spec_id, g.current, g.created_at,
-           e.model, e.dimensions, e.template, e.input_limit, c.tokens, c.overlap, c.chunker
+           e.model, e.dimensions, e.template, e.input_limit, c.tokens, c.overlap, c.chunker, g.retired_at
     FROM generation g JOIN embedding_spec e ON e.id = g.embedding_spec_id JOIN chunk_spec c ON c.id = g.chunk_spec_id
 """
 
@@ -90,9 +90,16 @@ def generations(connection: Connection) -> tuple[Generation, ...]:
             segments=segments(connection, row[0]),
             current=bool(row[4]),
             created_at=row[5],
+            retired_at=row[13],
+            rows=count_vectors(connection, row[2]),
         )
         for row in rows
     )
+
+
+def spec_of(connection: Connection, generation: int) -> IndexSpec:
+    """Return the spec of a generation that is there."""
+    return _spec(connection.execute(f"{_GENERATION} WHERE g.number = ?", (generation,)).fetchone())
 
 
 def _spec(row: Sequence[object]) -> IndexSpec:
@@ -102,27 +109,33 @@ def _spec(row: Sequence[object]) -> IndexSpec:
 def insert_generation(connection: Connection, spec: IndexSpec) -> int:
     """Make a generation of `spec` the current one, and return its number: one that was never used before."""
     embedding, chunks = embedding_spec_id(connection, spec.embedding), chunk_spec_id(connection, spec.chunks)
-    before = connection.execute("SELECT number FROM generation WHERE current = 1").fetchone()
     connection.execute("UPDATE generation SET current = 0 WHERE current = 1")
     cursor = connection.execute(
         "INSERT INTO generation (embedding_spec_id, chunk_spec_id, created_at, current) VALUES (?, ?, ?, 1)",
         (embedding, chunks, now()),
     )
     assert cursor.lastrowid is not None  # noqa: S101 - an INSERT that returned has one
-    if before is not None:
-        _inherit_segments(connection, before[0], cursor.lastrowid)
+    inherit_segments(connection, cursor.lastrowid)
     return cursor.lastrowid
 
 
-def _inherit_segments(connection: Connection, before: int, number: int) -> None:
-    """Have a new generation begin with the segments of the one before, where it has the same embedding spec."""
+def inherit_segments(connection: Connection, number: int) -> None:
+    """Give a generation the segments that go furthest of any of the same embedding spec, where they are not its own."""
+    best = connection.execute(
+        """SELECT other.number FROM generation new
+           JOIN generation other ON other.embedding_spec_id = new.embedding_spec_id
+           JOIN segment s ON s.generation = other.number
+           WHERE new.number = ? GROUP BY other.number ORDER BY max(s.last_id) DESC, other.number = new.number DESC
+           LIMIT 1""",
+        (number,),
+    ).fetchone()
+    if best is None or best[0] == number:
+        return
+    connection.execute("DELETE FROM segment WHERE generation = ?", (number,))
     connection.execute(
-        """INSERT INTO segment SELECT ?, s.ordinal, s.file, s.kind, s.rows, s.first_id, s.last_id, s.sha256, s.bytes,
-                                      s.settings, s.checksums, s.created_at
-           FROM segment s JOIN generation old ON old.number = s.generation
-           JOIN generation new ON new.number = ? AND new.embedding_spec_id = old.embedding_spec_id
-           WHERE s.generation = ?""",
-        (number, number, before),
+        """INSERT INTO segment SELECT ?, ordinal, file, kind, rows, first_id, last_id, sha256, bytes, settings,
+                                      checksums, created_at FROM segment WHERE generation = ?""",
+        (number, best[0]),
     )
 
 
@@ -156,6 +169,15 @@ def chunk_spec_id(connection: Connection, spec: ChunkSpec) -> int:
     found: int = row.fetchone()[0]
     store_words.create(connection, found)
     return found
+
+
+def known_chunk_spec_id(connection: Connection, spec: ChunkSpec) -> int | None:
+    """Return the id of a spec, or None where the store never saw it."""
+    row = connection.execute(
+        "SELECT id FROM chunk_spec WHERE tokens = ? AND overlap = ? AND chunker = ?",
+        (spec.tokens, spec.overlap, spec.chunker),
+    ).fetchone()
+    return row[0] if row else None
 
 
 def known_vectors(connection: Connection, spec_id: int, hashes: Sequence[bytes]) -> frozenset[bytes]:

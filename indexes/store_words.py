@@ -7,12 +7,15 @@ import json
 from collections.abc import Iterable, Sequence
 
 from indexes import lexical
+from indexes.errors import StoreTooNew
 from indexes.store import Connection, gathered
 
 _VERSION_KEY = "lexical_version"
 _AVERAGES = 1
 """The row of an FTS5 table's data that bm25 reads its averages from. It begins with the number of rows, as a varint
 ("Averages Record" in SQLite's fts5_index.c); counting the rows themselves takes 5 ms at a million."""
+_DROPPED = "dropped:"
+"""Begins the `chunker` of a ChunkSpec whose table is gone and whose chunks are about to go."""
 
 
 def create(connection: Connection, chunk_spec_id: int) -> None:
@@ -23,6 +26,28 @@ def create(connection: Connection, chunk_spec_id: int) -> None:
         f"CREATE VIRTUAL TABLE IF NOT EXISTS {table} USING fts5(body, exact, content = '', tokenize = '{tokenize}')"
     )
     connection.execute(f"CREATE VIRTUAL TABLE IF NOT EXISTS {table}_vocabulary USING fts5vocab({table}, row)")
+
+
+def chunk_specs(connection: Connection) -> list[int]:
+    """Return the ids of the ChunkSpecs that have a table."""
+    rows = connection.execute("SELECT id, chunker FROM chunk_spec ORDER BY id")
+    return [chunk_spec_id for chunk_spec_id, chunker in rows if not chunker.startswith(_DROPPED)]
+
+
+def dropped(connection: Connection) -> list[int]:
+    """Return the ids of the ChunkSpecs whose table was dropped and whose chunks are still there."""
+    rows = connection.execute("SELECT id, chunker FROM chunk_spec ORDER BY id")
+    return [chunk_spec_id for chunk_spec_id, chunker in rows if chunker.startswith(_DROPPED)]
+
+
+def drop(connection: Connection, chunk_spec_id: int) -> None:
+    """Drop the table of a ChunkSpec; asked for again, the spec is made anew, beside what is left of this one."""
+    table = _table(chunk_spec_id)
+    connection.execute(f"DROP TABLE IF EXISTS {table}_vocabulary")
+    connection.execute(f"DROP TABLE IF EXISTS {table}")
+    connection.execute(
+        "UPDATE chunk_spec SET chunker = ? || id || ':' || chunker WHERE id = ?", (_DROPPED, chunk_spec_id)
+    )
 
 
 def add(connection: Connection, chunk_spec_id: int, slices: Iterable[tuple[int, str]]) -> None:
@@ -63,9 +88,17 @@ def are_current(connection: Connection) -> bool:
     return row is not None and row[0] == lexical.VERSION
 
 
+def require_current(connection: Connection) -> None:
+    """Raise StoreTooNew where another release wrote the tables since this process opened them."""
+    if not are_current(connection):
+        raise StoreTooNew(
+            "the words of this store were rebuilt by another release: restart this one's processes with it"
+        )
+
+
 def rebuild(connection: Connection) -> None:
     """Write all tables anew from the stored texts."""
-    for (chunk_spec_id,) in connection.execute("SELECT id FROM chunk_spec").fetchall():
+    for chunk_spec_id in chunk_specs(connection):
         table = _table(chunk_spec_id)
         connection.execute(f"DROP TABLE IF EXISTS {table}_vocabulary")
         connection.execute(f"DROP TABLE IF EXISTS {table}")

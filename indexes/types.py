@@ -159,6 +159,16 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class SectionStart:
+    """From `start` up to the next one, or to the end, a document's text is one section of those it is cut by."""
+
+    start: int
+    heading_path: tuple[str, ...] = ()
+    page: int | None = None
+    """1-based; None where the format has no pages."""
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentUpsert:
     """A document version to become the visible one, whole, in the transaction that applies it.
 
@@ -179,6 +189,8 @@ class DocumentUpsert:
     chunks: tuple[Chunk, ...]
     marks: tuple[Mark, ...] = ()
     """Rising; none where all of the text stands below the same headings and the format has no positions."""
+    sections: tuple[SectionStart, ...] = ()
+    """What the text was cut by, rising from 0; none where all of it is one section without headings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +224,8 @@ class ChangeSet:
     None: not known, and a removal is no obstacle."""
     needs_vectors: bool = False
     """Leave out upserts of which a vector is missing, and say so: it was deleted since they were cut."""
+    spec: IndexSpec | None = None
+    """What the upserts were cut by: if another one is in service by now, nothing is applied. None is not checked."""
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
@@ -231,6 +245,32 @@ class ApplyReport:
     """Those of the conflicts that were removed by hand since the plan."""
     incomplete: tuple[str, ...] = ()
     """Paths of upserts that were left out because a vector is missing (see `ChangeSet.needs_vectors`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A visible version as the store has it: what is needed to cut or to embed it again without its file."""
+
+    key: int
+    """Rises along a listing: pass that of the last one as `after` for those behind it."""
+    document_id: str
+    version: int
+    path: str
+    title: str
+    text: str
+    sections: tuple[SectionStart, ...]
+    """As in `DocumentUpsert`; for a text that an earlier release stored, as its chunks and marks tell them."""
+    chunks: tuple[Chunk, ...]
+    """Those that the listing is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentCut:
+    """The chunks of one version of a document under an IndexSpec, in order."""
+
+    document_id: str
+    version: int
+    chunks: tuple[Chunk, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +438,10 @@ class Generation:
     segments: tuple[Segment, ...]
     current: bool
     created_at: str
+    retired_at: str | None = None
+    """When it ceased to be in service; None for the current one."""
+    rows: int = 0
+    """Vectors that a search over it looks through: those in segments and the newer ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,11 @@ class Columns:
     last_chunk: int
     last_vector: int
     """All rows up to these ids are in. Greater ids may be, too, in no order that counts."""
+    as_of: int
+    """`Head.changes` of the newest transaction that rows were read in."""
     dropped_at: int = 0
-    """`Head.changes` when rows of removed versions were last dropped: an older transaction may still see those."""
+    """`Head.changes` when rows of removed versions were last dropped, or came and went unseen: an older transaction may
+    still see those."""
     kept: int = 0
     """Rows that were left then."""
 
@@ -153,7 +156,7 @@ def _read(connection: Connection, head: Head, last: tuple[int, int]) -> Columns:
     chunks, vectors = ids[order], np.zeros(len(ids), np.uint32)
     for pairs in store_visibility.all_vectors(connection, head.embedding_spec_id):
         vectors = _with_vectors(chunks, vectors, pairs)
-    return Columns(chunks, versions[order], vectors, head.generation, *last, head.changes, len(chunks))
+    return Columns(chunks, versions[order], vectors, head.generation, *last, head.changes, head.changes, len(chunks))
 
 
 def _extended(columns: Columns, connection: Connection, head: Head, last: tuple[int, int]) -> Columns:
@@ -176,6 +179,9 @@ def _extended(columns: Columns, connection: Connection, head: Head, last: tuple[
         vectors=vectors,
         last_chunk=last[0],
         last_vector=last[1],
+        as_of=head.changes,
+        # Chunks that were written and removed between two looks are in neither.
+        dropped_at=columns.dropped_at if head.changes <= columns.as_of + 1 else head.changes,
     )
     in_service = store_words.rows(connection, head.chunk_spec_id)
     if len(chunks) > 2 * max(in_service, columns.kept) + _SLACK:

@@ -4,6 +4,7 @@ IngestError
 ├── PathError             the folder or file to index is missing, empty, or not to be indexed
 │   └── TooManyRemovals   the run would remove most of the source: needs --allow-empty
 ├── RunLocked             another run holds this source's lock
+├── SpecChanged           the collection went over to another IndexSpec while the run was prepared
 ├── InputRefused          the provider refuses a text itself; the run goes on without its document
 ├── SettingsError         chunk size, overlap or limits make no sense
 ├── VocabularyError       the shipped vocabulary is missing or damaged
@@ -28,6 +29,10 @@ class TooManyRemovals(PathError):
 
 class RunLocked(IngestError):
     """Another run holds the lock of this source."""
+
+
+class SpecChanged(IngestError):
+    """The collection went over to another IndexSpec while the run was prepared: nothing was sent."""
 
 
 class InputRefused(IngestError):

@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from indexes.types import ChangeSet, DocumentUpsert, RejectedFile
+from indexes.types import ChangeSet, DocumentUpsert, RejectedFile, StoredDocument
 from ingest import template
 from ingest.embedding import EmbeddingQueue, Pending
+from ingest.errors import SpecChanged
 from ingest.preparing import Prepared
 from ingest.protocols import CollectionPort, Embedder
 from ingest.types import DEFAULTS, IngestEvent, IngestOptions, IngestReport, OnEvent, Rejection, ignore
@@ -18,6 +20,7 @@ _MOST_WAITING = 512
 """Documents that may wait for vectors at once."""
 _ROUNDS = 5
 """How often vectors that others delete are paid for again before the document is left to the next run."""
+_REFUSED = "the embedding provider refuses a part of its text"
 
 
 async def apply(
@@ -31,9 +34,12 @@ async def apply(
 
     After a failure of the provider, documents that are whole are still applied, then the failure is raised; the same
     command again pays only for what is missing. Raises NotFound when the source is removed meanwhile: what was read
-    of it does not come back.
+    of it does not come back. Raises SpecChanged where the collection went over to another spec before; where it does so
+    under the run, what the collection raises. The same command goes on under that spec.
     """
     started = time.monotonic()
+    if embedder.spec != prepared.spec.embedding:
+        raise SpecChanged("the collection went over to another spec while the run was prepared: repeat the command")
     source_id = prepared.changes.source_id
     if not source_id:  # a known one is not made again: it may have been removed meanwhile, and is to stay so
         source_id = (await asyncio.to_thread(collection.add_source, prepared.root, prepared.kind)).id
@@ -111,6 +117,8 @@ class _Application:
             await self._apply_whole()
             raise
         await self._reject_refused()
+        if self.prepared.plan.missing:
+            await self._embed_missing()
 
     async def _ask_again(self) -> None:
         """Pay for vectors that were deleted since the run counted on them, and apply their documents."""
@@ -129,7 +137,29 @@ class _Application:
             await self._apply_whole()
         self.conflicts.extend(document.path for document in self._returned)
 
-    async def _ask_for(self, document: DocumentUpsert) -> None:
+    async def _embed_missing(self) -> None:
+        """Send the planned texts of documents that did not change; a rejected one goes on being found by words."""
+        try:
+            async for document in self._unembedded():
+                await self._ask_for(document)
+            await self.queue.flush()
+        except Exception:
+            await self.queue.settle()
+            raise
+        if self.queue.refused:
+            async for document in self._unembedded():
+                if not self.queue.refused.isdisjoint(chunk.embedded_hash for chunk in document.chunks):
+                    self.rejected.append(Rejection(document.path, "limit", f"{_REFUSED}; it is found by words alone"))
+        await asyncio.to_thread(self.collection.fold_if_due)
+
+    async def _unembedded(self) -> AsyncIterator[StoredDocument]:
+        after = 0
+        while documents := await asyncio.to_thread(self.collection.unembedded, self.prepared.spec, after):
+            for document in documents:
+                yield document
+            after = documents[-1].key
+
+    async def _ask_for(self, document: DocumentUpsert | StoredDocument) -> None:
         name = self.prepared.spec.embedding.template
         for chunk in document.chunks:
             key = chunk.embedded_hash
@@ -150,18 +180,24 @@ class _Application:
                 continue
             whole.append(document)
             if len(whole) >= _GROUP_DOCUMENTS or sum(len(kept.text) for kept in whole) > _GROUP_CHARACTERS:
-                await self._apply(self._changes(whole))
+                await self._apply(self._upserts(whole))
                 whole = []
         if whole:
-            await self._apply(self._changes(whole))
+            await self._apply(self._upserts(whole))
 
-    def _changes(self, whole: list[DocumentUpsert]) -> ChangeSet:
-        return ChangeSet(self.source_id, upserts=tuple(whole), as_of=self.prepared.changes.as_of, needs_vectors=True)
+    def _upserts(self, documents: Sequence[DocumentUpsert]) -> ChangeSet:
+        prepared = self.prepared
+        return ChangeSet(
+            self.source_id,
+            upserts=tuple(documents),
+            as_of=prepared.changes.as_of,
+            spec=prepared.spec,
+            needs_vectors=True,
+        )
 
     async def _reject_refused(self) -> None:
         """List the documents that hold a text the provider refuses; the version they had before stays, as stale."""
-        detail = "the embedding provider refuses a part of its text"
-        refused = [Rejection(document.path, "limit", detail) for document in self._waiting]
+        refused = [Rejection(document.path, "limit", _REFUSED) for document in self._waiting]
         self.rejected.extend(refused)
         stale = tuple((kept.replaces[0], "limit") for kept in self._waiting if kept.replaces is not None)
         # Of an upload nothing is remembered: nobody looks for it again.

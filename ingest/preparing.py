@@ -26,6 +26,7 @@ from indexes.types import (
     Mark,
     Position,
     RejectedFile,
+    SectionStart,
     Source,
     SourceKind,
     text_hash,
@@ -100,7 +101,7 @@ def prepare(
     sources = collection.sources()
     target = walk.resolve(str(path), sources, allow_empty=options.allow_empty)
     root = str(target.root)
-    with _run_lock(locks, root), Spool(locks) as spool:
+    with run_lock(locks, root), Spool(locks) as spool:
         source = _known(collection.sources(), root)  # asked again: the run that held the lock may have made it
         kind: SourceKind = "file" if source is None and target.root.is_file() else "folder"
         manifest = _manifest(collection, source, Source(0, root, kind), target.under)
@@ -122,6 +123,7 @@ def prepare(
 
         preparation = _Preparation(collection, collection.spec, read, spool)
         preparation.read(found, on_event)
+        preparation.want_missing(found)
         yield preparation.finished(found, manifest, source)
 
 
@@ -140,7 +142,7 @@ def prepare_given(
     lock until the block ends. A document that can't be read is listed, and what stands at its path stays as it was.
     Raises RunLocked.
     """
-    with _run_lock(locks, root), Spool(locks) as spool:
+    with run_lock(locks, root), Spool(locks) as spool:
         source = _known(collection.sources(), root)
         manifest = _manifest(collection, source, Source(0, root, "upload"), "")
         items = {item.path: item for item in given}
@@ -170,7 +172,8 @@ def _manifest(collection: CollectionPort, source: Source | None, new: Source, un
 
 
 @contextmanager
-def _run_lock(locks: Path, root: str) -> Iterator[None]:
+def run_lock(locks: Path, root: str) -> Iterator[None]:
+    """Hold the lock of runs over a source until the block ends. Raises RunLocked."""
     locks.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     # Not bound to a thread: a server takes it in one worker thread and gives it back in another.
@@ -199,6 +202,7 @@ class _Preparation:
     remembered: dict[str, RejectedFile] = field(default_factory=dict)
     """What is to be known of the rejected files after this run, by path."""
     chunks: int = 0
+    missing: int = 0
     _unchecked: dict[bytes, int] = field(default_factory=dict)
 
     def read(self, found: Plan, on_event: OnEvent) -> None:
@@ -221,6 +225,22 @@ class _Preparation:
             if known is not None and known.state != "stale":
                 self.stale.append((known.document_id, refused.reason))
         self._check_known()
+
+    def want_missing(self, found: Plan) -> None:
+        """Plan the vectors that documents lack which this run neither replaces nor removes, of whatever source.
+
+        A rollback, or another generation, leaves such: their chunks are found by words alone until then.
+        """
+        name, after = self.spec.embedding.template, 0
+        leaving = {entry.document_id for entry in (*found.removed, *(entry for entry, _ in found.changed))}
+        while documents := self.collection.unembedded(self.spec, after):
+            for document in documents:
+                for chunk in document.chunks if document.document_id not in leaving else ():
+                    if chunk.embedded_hash not in self.wanted:
+                        header = template.header_tokens(name, document.title, chunk.heading_path)
+                        self.wanted[chunk.embedded_hash] = header + chunk.tokens
+                        self.missing += 1
+            after = documents[-1].key
 
     def reject(self, rejection: Rejection, document_id: str | None) -> None:
         """List a file that can't be read; a document it had keeps its old version, as stale."""
@@ -251,6 +271,7 @@ class _Preparation:
             inputs=len(self.wanted),
             tokens=sum(self.wanted.values()),
             returned=tuple(path for path in added if path in by_hand),
+            missing=self.missing,
         )
         changes = ChangeSet(
             source_id=known.id if known else 0,
@@ -280,6 +301,7 @@ class _Preparation:
             reader=document.reader,
             chunks=cut(document, self.spec),
             marks=marks_of(document),
+            sections=sections_of(document),
         )
 
     def _keep(self, document: DocumentUpsert) -> None:
@@ -297,6 +319,15 @@ class _Preparation:
         known = self.collection.known_vectors(self.spec.embedding, list(self._unchecked))
         self.wanted.update((key, tokens) for key, tokens in self._unchecked.items() if key not in known)
         self._unchecked.clear()
+
+
+def sections_of(document: Document) -> tuple[SectionStart, ...]:
+    """Return what a document's text is cut by, as it is stored: empty sections, which no cut sees, are left out."""
+    return tuple(
+        SectionStart(section.start, section.heading_path, section.page)
+        for section in document.sections
+        if section.start < section.end
+    )
 
 
 def marks_of(document: Document) -> tuple[Mark, ...]:

@@ -4,7 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from indexes.types import ApplyReport, ChangeSet, EmbeddingSpec, FloatMatrix, IndexSpec, Manifest, Source, SourceKind
+from indexes.types import (
+    ApplyReport,
+    ChangeSet,
+    DocumentCut,
+    EmbeddingSpec,
+    FloatMatrix,
+    Generation,
+    IndexSpec,
+    Manifest,
+    Source,
+    SourceKind,
+    StoredDocument,
+)
 from ingest.types import Document
 
 
@@ -80,6 +92,10 @@ class ChunkSource(Protocol):
         """Return those of `hashes` (of embedded texts) whose vector is stored."""
         ...
 
+    def unembedded(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
+        """Return visible documents with chunks under `spec` that have no vector, a page of them, with those chunks."""
+        ...
+
 
 class ChunkSink(Protocol):
     """What a run writes to a collection. Each call is one durable transaction."""
@@ -103,3 +119,35 @@ class ChunkSink(Protocol):
 
 class CollectionPort(ChunkSource, ChunkSink, Protocol):
     """Both sides of a collection."""
+
+
+class GenerationPort(Protocol):
+    """What it takes to bring a collection to another IndexSpec, or back to an earlier one."""
+
+    def sources(self) -> tuple[Source, ...]:
+        """Return the sources of the collection."""
+        ...
+
+    def uncut(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
+        """Return visible documents that are not cut by `spec` yet, a page of them, behind the key `after`."""
+        ...
+
+    def add_cuts(self, spec: IndexSpec, cuts: Sequence[DocumentCut]) -> int:
+        """Store chunks under `spec`, invisible until it is published, and return of how many documents."""
+        ...
+
+    def publish(self, spec: IndexSpec) -> int | None:
+        """Put another IndexSpec in service and return its number; None where documents are not cut by it yet."""
+        ...
+
+    def rollback(self, number: int | None = None) -> int | None:
+        """Serve a kept generation again and return its number; None where documents are not cut by its spec."""
+        ...
+
+    def generation_before(self, number: int | None = None) -> Generation:
+        """Return the generation that `rollback` would serve."""
+        ...
+
+    def drop_retired(self) -> None:
+        """Take apart what only generations that are kept no longer needed."""
+        ...

@@ -120,6 +120,8 @@ class IngestPlan:
     """Tokens (cl100k_base) of these inputs."""
     returned: tuple[str, ...] = ()
     """Added paths that had been removed by hand before."""
+    missing: int = 0
+    """Of the inputs: texts of documents that did not change, in any source, whose vectors are missing."""
 
 
 EventKind = Literal["planned", "embedded", "applied", "rejected", "conflict", "done"]

@@ -24,7 +24,9 @@ from ragsvc.compose import House
 from ragsvc.errors import BadRequest, RagsvcError
 from ragsvc.evaluating import evaluate_command
 from ragsvc.following import Following
+from ragsvc.generations import generations_group
 from ragsvc.indexing import IndexOutcome, IndexRequest, index, own_folders
+from ragsvc.maintaining import COMMANDS
 from ragsvc.protocols import Retrieved
 from ragsvc.settings import Settings, load_settings
 from ragsvc.types import Answer, Question
@@ -267,5 +269,5 @@ def status_command(collection: str, as_json: bool) -> None:
         terminal.print_status(status)
 
 
-for _command in (*GROUPS, evaluate_command):
+for _command in (*GROUPS, *COMMANDS, evaluate_command, generations_group):
     cli.add_command(_command)

@@ -24,6 +24,7 @@ from ragsvc.providers.local_chat import LocalChat
 from ragsvc.providers.local_embedding import LocalEmbedder
 from ragsvc.providers.local_model import MiniLM, load_model
 from ragsvc.providers.local_moderation import BlocklistModerator
+from ragsvc.restoring import Backups
 from ragsvc.retrieval import Retrieval
 from ragsvc.rewriting import ChatRewriter, JoiningRewriter
 from ragsvc.service import Service
@@ -88,6 +89,11 @@ class House:
     def uploads(self) -> Uploads:
         """Documents that are handed in, and removed."""
         return Uploads(self.settings, self.library, JobStore(self._store), self.embedder_for)
+
+    @cached_property
+    def backups(self) -> Backups:
+        """Backups of collections, and their restoring."""
+        return Backups(self.settings.data_dir, self._store, self.library, delta_rows=self.settings.delta_rows)
 
     @cached_property
     def retriever(self) -> Retrieval:

@@ -86,7 +86,9 @@ class Following:
 
 def _changed(outcome: IndexOutcome) -> bool:
     plan, report = outcome.plan, outcome.report
-    return bool(plan.added or plan.changed or plan.renamed or plan.removed or (report and report.conflicts))
+    return bool(
+        plan.added or plan.changed or plan.renamed or plan.removed or plan.missing or (report and report.conflicts)
+    )
 
 
 def _rejected(outcome: IndexOutcome) -> frozenset[tuple[str, str]]:

@@ -15,8 +15,17 @@ from typing import Protocol
 import structlog
 from filelock import FileLock, Timeout
 
-from indexes.errors import NO_STORAGE, IndexesError, NotFound, StorageFull, StoreBusy, StoreTooNew
-from ingest.errors import IngestError, RunLocked, VocabularyError
+from indexes.errors import (
+    NO_STORAGE,
+    IndexesError,
+    NotFound,
+    SpecMismatch,
+    StorageFull,
+    StoreBusy,
+    StoreClosed,
+    StoreTooNew,
+)
+from ingest.errors import IngestError, RunLocked, SpecChanged, VocabularyError
 from ragsvc.errors import NoStorage, RagsvcError, StorageBusy, StorageFailed, UnknownCollection, UploadLost
 from ragsvc.job_store import JobStore
 from ragsvc.jobs import Job
@@ -38,6 +47,9 @@ _REST_SECONDS = 30.0
 _CODES: tuple[tuple[type[Exception], str], ...] = (
     (RunLocked, "run_locked"),
     (NotFound, "not_found"),
+    (StoreClosed, "collection_changed"),
+    (SpecMismatch, "spec_mismatch"),
+    (SpecChanged, "spec_mismatch"),
     (StoreBusy, "store_busy"),
     (Timeout, "store_busy"),
     (StorageFull, "storage_full"),
@@ -46,7 +58,7 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (VocabularyError, "vocabulary"),
     (OSError, "storage_failed"),
 )
-_MOMENTARY = ("run_locked", "not_found", "store_busy")
+_MOMENTARY = ("run_locked", "not_found", "spec_mismatch", "store_busy", "collection_changed")
 """What a job waits for that is over in a moment."""
 _log = structlog.stdlib.get_logger("ragsvc.jobs")
 
@@ -274,7 +286,9 @@ class JobRunner:
         """Return the seconds after which an attempt may succeed, None where none ever will: what was accepted stays."""
         if isinstance(error, UploadLost) or not isinstance(error, RagsvcError | IndexesError | IngestError | OSError):
             return None
-        if isinstance(error, RunLocked | NotFound):  # NotFound: the source of uploads was removed under the run
+        if isinstance(error, RunLocked | NotFound | StoreClosed | SpecMismatch | SpecChanged):
+            # The source of uploads was removed under the run, or the collection was replaced, or went over to another
+            # generation.
             return POLL_SECONDS
         soon = isinstance(error, StoreBusy | StorageBusy | NoStorage | OSError | StorageFull) or getattr(
             error, "retryable", False

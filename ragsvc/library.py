@@ -4,7 +4,7 @@ import secrets
 import shutil
 import string
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,14 +15,14 @@ from indexes.errors import NotFound, StoreError
 from indexes.failpoints import point
 from indexes.types import IndexSpec
 from ragsvc.errors import CollectionBusy, CollectionExists, UnknownCollection
-from ragsvc.service_store import ServiceStore
+from ragsvc.service_store import CollectionRow, ServiceStore
 from ragsvc.settings import LOCAL_MODEL
 
 DEFAULT = "default"
 UNSET_MODELS = (LOCAL_MODEL, "text-embedding-3-small")
 """What `default` is made with where no model is set: which of them, a key decides that may come later."""
 _ID_ALPHABET = string.ascii_lowercase + string.digits
-_ID_LENGTH = 6
+ID_LENGTH = 6
 _DOCUMENT_PREFIX = "doc_"
 _MOMENT = 1.0
 """Seconds that a removal waits for a lock: a server that has just done a job gives its lock back a moment later."""
@@ -37,7 +37,7 @@ class Library:
         """`new_spec` returns what the default collection is made with when it is first opened."""
         self._folder = data_dir / "collections"
         self._store, self._new_spec, self._delta_rows = store, new_spec, delta_rows
-        self._open: dict[str, Collection] = {}
+        self._open: dict[str, Collection] = {}  # by folder: after a restore the same name, or id, has another one
         self._lock = threading.Lock()
 
     def names(self) -> tuple[str, ...]:
@@ -49,38 +49,40 @@ class Library:
 
         A `default` that nothing was ever put into is made anew where the settings have come to want another one.
         """
-        collection_id = self._store.collection_id(name)
-        if name == DEFAULT and collection_id is not None and collection_id not in self._open:
-            collection_id = self._renewed(collection_id)
-        if collection_id is None:
+        row = self._store.collection(name)
+        if name == DEFAULT and row is not None and row.folder not in self._open:
+            row = self._renewed(row)
+        if row is None:
             if name != DEFAULT:
                 known = ", ".join(self.names())
                 raise UnknownCollection(
                     f"there is no collection {name!r}; known: {known}. Make it: ragsvc collections create {name}"
                 )
             return self.create(DEFAULT, self._new_spec(), exist_ok=True)
-        return self._opened(collection_id)
+        return self._opened(row)
 
     def of_document(self, document_id: str) -> Collection:
         """Return the collection that a document id belongs to. Raises NotFound."""
-        collection_id = document_id.removeprefix(_DOCUMENT_PREFIX)[:_ID_LENGTH]
-        known = document_id.startswith(_DOCUMENT_PREFIX) and self._store.collection_name(collection_id)
-        if not known:
+        row = None
+        if document_id.startswith(_DOCUMENT_PREFIX):
+            row = self._store.collection_of_id(document_id.removeprefix(_DOCUMENT_PREFIX)[:ID_LENGTH])
+        if row is None:
             raise NotFound(f"there is no document {document_id!r}")
         try:
-            return self._opened(collection_id)
+            return self._opened(row)
         except UnknownCollection:
             raise NotFound(f"there is no document {document_id!r}") from None
 
     def of_id(self, collection_id: str) -> Collection:
         """Return a collection by its id. Raises UnknownCollection."""
-        if self._store.collection_name(collection_id) is None:
+        row = self._store.collection_of_id(collection_id)
+        if row is None:
             raise UnknownCollection(f"there is no collection of the id {collection_id!r}; it was removed")
-        return self._opened(collection_id)
+        return self._opened(row)
 
     def create(self, name: str, spec: IndexSpec, *, exist_ok: bool = False) -> Collection:
         """Make a collection: the store first, its row last. Raises CollectionExists."""
-        collection_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+        collection_id = new_id()
         folder = self._folder / collection_id
         point("library.create")
         Collection.create(folder, collection_id, spec, delta_rows=self._delta_rows).close()
@@ -95,7 +97,7 @@ class Library:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return self._opened(collection_id)
+        return self.of_id(collection_id)
 
     def remove(self, name: str, *, idle: bool = False) -> None:
         """Remove a collection for good: its row first, its folder later.
@@ -103,32 +105,23 @@ class Library:
         Raises UnknownCollection, and CollectionBusy while a run or a build of it goes on: what that paid for would be
         lost without a word. With `idle`, unfinished jobs keep it, too.
         """
-        collection_id = self._store.collection_id(name)
+        row = self._store.collection(name)
         with ExitStack() as held:
-            if collection_id is not None:
-                self._hold_locks(collection_id, name, held)
+            if row is not None:
+                hold_locks(self._folder / row.folder / "locks", name, held)
             point("library.unlist")
-            collection_id = self._store.remove_collection(name, idle=idle)
+            row = self._store.remove_collection(name, idle=idle)
             with self._lock:
-                opened = self._open.pop(collection_id, None)
+                opened = self._open.pop(row.folder, None)
             if opened is not None:
                 opened.close()
             point("library.erase")
-            shutil.rmtree(self._folder / collection_id, ignore_errors=True)
+            shutil.rmtree(self._folder / row.folder, ignore_errors=True)
             point("library.erased")
-
-    def _hold_locks(self, collection_id: str, name: str, held: ExitStack) -> None:
-        for path in (self._folder / collection_id / "locks").glob("*.lock"):
-            try:
-                held.enter_context(FileLock(path, timeout=_MOMENT, mode=0o600))
-            except Timeout:
-                raise CollectionBusy(
-                    f"collection {name} is being written by another run; wait for it to end, then repeat the command"
-                ) from None
 
     def locks(self, collection: Collection) -> Path:
         """Return the folder of a collection's lock files."""
-        return self._folder / collection.id / "locks"
+        return collection.folder / "locks"
 
     def close(self) -> None:
         """Close every collection."""
@@ -137,32 +130,50 @@ class Library:
         for collection in opened:
             collection.close()
 
-    def _renewed(self, collection_id: str) -> str | None:
-        """Return the id of `default`, None where it was blank, made for other settings, and is removed."""
-        opened, wanted = self._opened(collection_id), self._new_spec()
+    def _renewed(self, row: CollectionRow) -> CollectionRow | None:
+        """Return the row of `default`, None where it was blank, made for other settings, and is removed."""
+        opened, wanted = self._opened(row), self._new_spec()
         unset = opened.spec.chunks == wanted.chunks and opened.spec.embedding.model in UNSET_MODELS
         if not unset or opened.spec == wanted or opened.sources() or opened.status().vectors:
-            return collection_id
+            return row
         try:
             self.remove(DEFAULT, idle=True)
         except CollectionBusy:
-            return collection_id  # something is about to be put into it
+            return row  # something is about to be put into it
         return None
 
-    def _opened(self, collection_id: str) -> Collection:
+    def _opened(self, row: CollectionRow) -> Collection:
         with self._lock:
-            if collection_id not in self._open:
-                self._close_removed()
+            while row.folder not in self._open:
+                self._close_gone()
                 try:
-                    opened = Collection.open(self._folder / collection_id, delta_rows=self._delta_rows)
-                except StoreError:
-                    if self._store.collection_name(collection_id) is None:
+                    self._open[row.folder] = Collection.open(self._folder / row.folder, delta_rows=self._delta_rows)
+                except (StoreError, OSError):
+                    found = self._store.collection_of_id(row.id)
+                    if found is None:
                         raise UnknownCollection("the collection was removed a moment ago") from None
-                    raise
-                self._open[collection_id] = opened
-            return self._open[collection_id]
+                    if found.folder == row.folder:
+                        raise
+                    row = found  # it was replaced a moment ago
+            return self._open[row.folder]
 
-    def _close_removed(self) -> None:
-        """Close what another process removed: its files take descriptors and disk for as long as they are open."""
-        for collection_id in self._open.keys() - {row.id for row in self._store.collections()}:
-            self._open.pop(collection_id).close()
+    def _close_gone(self) -> None:
+        """Close what was removed or replaced: its files take descriptors and disk for as long as they are open."""
+        for folder in self._open.keys() - {row.folder for row in self._store.collections()}:
+            self._open.pop(folder).close()
+
+
+def new_id() -> str:
+    """Return six characters for a collection, drawn from 2 billion."""
+    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(ID_LENGTH))
+
+
+def hold_locks(locks: Path, name: str, held: ExitStack, *, more: Sequence[str] = ()) -> None:
+    """Take every lock in the folder of a collection's locks, and those named `more`. Raises CollectionBusy."""
+    for path in sorted({*locks.glob("*.lock"), *(locks / each for each in more)}):
+        try:
+            held.enter_context(FileLock(path, timeout=_MOMENT, mode=0o600))
+        except Timeout:
+            raise CollectionBusy(
+                f"collection {name} is being written by another run; wait for it to end, then repeat the command"
+            ) from None

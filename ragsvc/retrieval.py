@@ -5,10 +5,11 @@ import contextvars
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from indexes.errors import InvalidQuery, InvalidVectors, SpecMismatch
+from indexes.errors import InvalidQuery, InvalidVectors, SpecMismatch, StoreClosed
 from indexes.types import EmbeddingSpec, Filter, FloatVector, Mode, SearchResult
 from ingest.protocols import Embedder
 from ragsvc.errors import BadRequest, Overloaded
@@ -52,7 +53,7 @@ class Retrieval:
         for _ in range(_TRIES):
             spec = await self._spec(collection)
             if mode == "lexical":
-                found = await self._in_thread(lambda: self._open(collection).search(query, None, k, mode, where))
+                found = await self._in_thread(lambda: self._by_words(collection, query, k, where))
                 return Retrieved(found, collection, spec.model, tokens)
             vector, weight, spent = await self._embedded(spec, query, mode)
             tokens += spent
@@ -60,7 +61,7 @@ class Retrieval:
             result = await self._in_thread(search)
             if result is not None:
                 return Retrieved(result, collection, spec.model, tokens)
-        raise Overloaded(f"collection {collection} is being moved to another embedding; ask again")
+        raise Overloaded(f"collection {collection} is being moved to another embedding, or replaced; ask again")
 
     async def _spec(self, collection: str) -> EmbeddingSpec:
         """Return the spec in service, as it was last seen: the search looks again, and says when it is another one."""
@@ -79,6 +80,12 @@ class Retrieval:
             self._specs.pop(collection, None)
             raise
 
+    def _by_words(self, collection: str, query: str, k: int, where: Filter | None) -> SearchResult:
+        try:
+            return self._open(collection).search(query, None, k, "lexical", where)
+        except StoreClosed:  # removed or replaced meanwhile: what its name leads to now is searched
+            return self._open(collection).search(query, None, k, "lexical", where)
+
     async def _embedded(self, spec: EmbeddingSpec, query: str, mode: Mode) -> tuple[FloatVector, float, int]:
         """Return the query's vector, the vote of the dense leg, and the tokens paid for."""
         embedder = self._embedder_for(spec)
@@ -91,15 +98,17 @@ class Retrieval:
     ) -> SearchResult | None:
         """Return what a search gives, None when the collection is not, or not any more, of `spec`."""
         opened = self._open(collection)
-        if self._look(opened, collection) != spec:
-            return None
-        try:
-            result = opened.search(*asked, dense_weight=dense_weight)
-        except (InvalidVectors, InvalidQuery, SpecMismatch):
-            if self._look(opened, collection) == spec:
-                raise
-            return None
-        return result if self._look(opened, collection) == spec else None
+        with suppress(StoreClosed):  # removed or replaced meanwhile: the next try opens what its name leads to now
+            if self._look(opened, collection) != spec:
+                return None
+            try:
+                result = opened.search(*asked, dense_weight=dense_weight)
+            except (InvalidVectors, InvalidQuery, SpecMismatch):
+                if self._look(opened, collection) == spec:
+                    raise
+                return None
+            return result if self._look(opened, collection) == spec else None
+        return None
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         context = contextvars.copy_context()

@@ -118,10 +118,16 @@ _STEPS: tuple[Sequence[str], ...] = (
             detail TEXT NOT NULL)""",
         "CREATE INDEX job_event_by_job ON job_event (job_seq, id)",
     ),
+    (
+        # A restored collection has another folder than its id's; empty means that an earlier release made the row.
+        "ALTER TABLE collection ADD COLUMN folder TEXT NOT NULL DEFAULT ''",
+        "UPDATE collection SET folder = id",
+    ),
 )
 """The schema as ordered steps, never edited once released; `PRAGMA user_version` is the number of the last that ran."""
 SCHEMA_VERSION = len(_STEPS)
 
+_COLLECTION = "SELECT id, name, state, created_at, iif(folder = '', id, folder) FROM collection"
 _GROUPS: dict[Dimension, str] = {
     "day": "substr(at, 1, 10)",
     "purpose": "purpose",
@@ -137,11 +143,13 @@ class CollectionRow:
     """A collection as it is listed."""
 
     id: str
-    """Six characters of a-z and 0-9: its folder's name, and a part of its documents' ids."""
+    """Six characters of a-z and 0-9, a part of its documents' ids."""
     name: str
     state: CollectionState
     created_at: str
     """RFC 3339, UTC."""
+    folder: str
+    """Name below `collections`: its id, and with something behind it once a backup was restored."""
 
 
 class ServiceStore:
@@ -198,21 +206,20 @@ class ServiceStore:
 
     def collections(self) -> tuple[CollectionRow, ...]:
         """Return all collections by name."""
-        rows = self.rows("SELECT id, name, state, created_at FROM collection ORDER BY name")
-        return tuple(CollectionRow(*row) for row in rows)
+        return tuple(CollectionRow(*row) for row in self.rows(f"{_COLLECTION} ORDER BY name"))
 
-    def collection_id(self, name: str) -> str | None:
-        """Return the id of a ready collection, None where there is none of that name."""
-        rows = self.rows("SELECT id FROM collection WHERE name = ? AND state = 'ready'", name)
-        return str(rows[0][0]) if rows else None
+    def collection(self, name: str) -> CollectionRow | None:
+        """Return a ready collection, None where there is none of that name."""
+        rows = self.rows(f"{_COLLECTION} WHERE name = ? AND state = 'ready'", name)
+        return CollectionRow(*rows[0]) if rows else None
 
-    def collection_name(self, collection_id: str) -> str | None:
-        """Return the name of a ready collection, None where there is none of that id."""
-        rows = self.rows("SELECT name FROM collection WHERE id = ? AND state = 'ready'", collection_id)
-        return str(rows[0][0]) if rows else None
+    def collection_of_id(self, collection_id: str) -> CollectionRow | None:
+        """Return a ready collection, None where there is none of that id."""
+        rows = self.rows(f"{_COLLECTION} WHERE id = ? AND state = 'ready'", collection_id)
+        return CollectionRow(*rows[0]) if rows else None
 
-    def add_collection(self, collection_id: str, name: str) -> None:
-        """List a collection whose folder is complete: its row comes last.
+    def add_collection(self, collection_id: str, name: str, folder: str | None = None) -> None:
+        """List a collection whose folder (None: its id) is complete: its row comes last.
 
         Raises BadRequest for a name that may not be, CollectionExists for one (or an id) that is taken.
         """
@@ -220,23 +227,52 @@ class ServiceStore:
         with self.transaction() as connection:
             try:
                 connection.execute(
-                    "INSERT INTO collection (id, name, state, created_at) VALUES (?, ?, 'ready', ?)",
-                    (collection_id, name, stamp(datetime.now(UTC))),
+                    "INSERT INTO collection (id, name, state, created_at, folder) VALUES (?, ?, 'ready', ?, ?)",
+                    (collection_id, name, stamp(datetime.now(UTC)), folder or collection_id),
                 )
             except sqlite3.IntegrityError as error:
                 if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_CHECK:
                     raise BadRequest(f"{collection_id!r} is no id of a collection: six of a-z and 0-9") from None
                 raise CollectionExists(f"there is a collection {name!r} already; take another name") from None
 
-    def remove_collection(self, name: str, *, idle: bool = False) -> str:
-        """Take a collection from the list, before its folder goes, and return its id. Raises UnknownCollection.
+    def replace_collection(self, standing: CollectionRow, collection_id: str, folder: str) -> int:
+        """Let a collection's row name another folder, and another id; return how many unfinished jobs went with it.
+
+        Those are done anew, whole: what they had made visible stood in the folder that goes. Raises CollectionBusy
+        where the row is not `standing` any more, or the id is another collection's.
+        """
+        with self.transaction() as connection:
+            try:
+                changed = connection.execute(
+                    "UPDATE collection SET id = ?, folder = ?, created_at = ? WHERE name = ? AND id = ? AND folder = ?",
+                    (collection_id, folder, stamp(datetime.now(UTC)), standing.name, standing.id, standing.folder),
+                ).rowcount
+            except sqlite3.IntegrityError:
+                changed = 0
+            if changed != 1:
+                raise CollectionBusy(f"collection {standing.name} was changed meanwhile; repeat the command")
+            jobs = connection.execute(
+                """UPDATE job SET collection_id = ?, not_before = NULL
+                   WHERE collection_id = ? AND state IN ('queued', 'running', 'waiting') RETURNING seq""",
+                (collection_id, standing.id),
+            ).fetchall()
+            connection.executemany(
+                """UPDATE job_file SET state = 'pending', document_id = NULL
+                   WHERE job_seq = ? AND state IN ('applied', 'unchanged')""",
+                jobs,
+            )
+        return len(jobs)
+
+    def remove_collection(self, name: str, *, idle: bool = False) -> CollectionRow:
+        """Take a collection from the list, before its folder goes, and return its row. Raises UnknownCollection.
 
         Its unfinished jobs are cancelled in the same transaction; with `idle` they are a CollectionBusy instead.
         """
         with self.transaction() as connection:
-            row = connection.execute("SELECT id FROM collection WHERE name = ?", (name,)).fetchone()
-            if row is None:
+            found = connection.execute(f"{_COLLECTION} WHERE name = ?", (name,)).fetchone()
+            if found is None:
                 raise UnknownCollection(f"there is no collection {name!r}; `ragsvc collections list` shows them")
+            row = found[:1]
             unfinished = connection.execute(
                 "SELECT 1 FROM job WHERE collection_id = ? AND state IN ('queued', 'running', 'waiting') LIMIT 1", row
             )
@@ -254,7 +290,7 @@ class ServiceStore:
                    WHERE collection_id = ? AND state IN ('queued', 'running', 'waiting')""",
                 (stamp(datetime.now(UTC)), row[0]),
             )
-        return str(row[0])
+        return CollectionRow(*found)
 
     def record(self, entry: LedgerEntry) -> None:
         """Write a row of the ledger within 200 ms, together with its neighbours. Costs the caller an append.
@@ -310,6 +346,15 @@ class ServiceStore:
         except StorageFull as error:
             raise NoStorage(str(error)) from error
 
+    def integrity(self) -> list[str]:
+        """Return what is wrong with the file, at most 20 messages, and which rows name others that are gone."""
+        rows = self.rows("PRAGMA integrity_check(20)")
+        found = [str(row[0]) for row in rows if row[0] != "ok"]
+        for table in ("job_file", "job_event"):
+            [(lost,)] = self.rows(f"SELECT count(*) FROM {table} WHERE job_seq NOT IN (SELECT seq FROM job)")  # noqa: S608
+            found += [f"{lost} rows of {table} belong to no job"] if lost else []
+        return found
+
     def rows(self, statement: str, *values: str | int) -> list[tuple[Any, ...]]:
         """Return what a SELECT finds. Raises StorageBusy, StorageFailed."""
         if self.read_only:
@@ -341,8 +386,10 @@ def stamp(moment: datetime) -> str:
 
 
 def _connect(path: Path, busy_seconds: float, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
+    # Where others have the file open, one that only looks does not even write to their shared memory.
+    shared = "&readonly_shm=1" if mode == "ro" and path.with_name(f"{path.name}-shm").exists() else ""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=busy_seconds, isolation_level=None,
+        f"{path.absolute().as_uri()}?mode={mode}{shared}", uri=True, timeout=busy_seconds, isolation_level=None,
         check_same_thread=False,
     )  # fmt: skip
     try:

@@ -58,6 +58,8 @@ def print_plan(outcome: IndexOutcome) -> None:
     print_line("  " + " · ".join(f"{name} {count:,}" for name, count in counts.items()))
     cost = f"{dollars(outcome.cost_usd)} ({outcome.model})"
     print_line(f"  chunks {plan.chunks:,} · to embed {plan.inputs:,} inputs, {plan.tokens:,} tokens · {cost}")
+    if plan.missing:
+        print_line(f"  {plan.missing:,} of the inputs are of documents that did not change and lack vectors")
     for path in plan.returned:
         print_line(f"  {path} was removed by hand and comes back with its folder")
     sys.stdout.flush()
@@ -111,6 +113,7 @@ def outcome_json(outcome: IndexOutcome) -> dict[str, object]:
             "returned": plan.returned,
             "chunks": plan.chunks,
             "inputs": plan.inputs,
+            "missing": plan.missing,
             "tokens": plan.tokens,
             "cost_usd": outcome.cost_usd,
         },

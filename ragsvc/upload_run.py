@@ -24,6 +24,7 @@ from indexes.types import (
     ManifestEntry,
     Source,
     SourceKind,
+    StoredDocument,
 )
 from ingest import pipeline, preparing
 from ingest.errors import NotGiven, Rejected
@@ -245,6 +246,10 @@ class Sink:
     def known_vectors(self, spec: EmbeddingSpec, hashes: Sequence[bytes]) -> frozenset[bytes]:
         """Return the hashes whose vector is stored."""
         return self._collection.known_vectors(spec, hashes)
+
+    def unembedded(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
+        """Return visible documents with chunks that have no vector."""
+        return self._collection.unembedded(spec, after)
 
     def add_source(self, root: str, kind: SourceKind) -> Source:
         """Return the source, made if it is new."""

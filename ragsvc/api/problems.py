@@ -58,11 +58,15 @@ SHOWN: Mapping[type[Exception], Shown] = {
         409, "run_goes_on", "It is removed; a run that may have read it before goes on. Repeat the request later."
     ),
     index.StoreError: Shown(503, "store_unavailable", _DAMAGED),
+    index.StoreClosed: Shown(
+        409, "collection_changed", "The collection was removed or replaced meanwhile; repeat the request."
+    ),
     index.StoreTooNew: Shown(503, "store_too_new", "The collection was written by a newer release; update this one."),
     index.StorageFull: Shown(503, "storage_full", _FULL),
     ingest.PathError: Shown(422, "path", "There is nothing to index at that path."),
     ingest.TooManyRemovals: Shown(409, "too_many_removals"),
     ingest.RunLocked: Shown(409, "run_locked", "Another run of this source is going on; try again when it has ended."),
+    ingest.SpecChanged: Shown(409, "spec_mismatch", "The collection went over to another generation; try again."),
     ingest.InputRefused: Shown(503, "upstream_refused", "An upstream refused the request; the log says why."),
     ingest.SettingsError: Shown(422, "chunk_settings"),
     ingest.VocabularyError: Shown(503, "vocabulary", "The token vocabulary is missing or damaged; reinstall ragsvc."),

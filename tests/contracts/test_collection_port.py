@@ -5,11 +5,11 @@ import inspect
 import pytest
 
 from indexes.collection import Collection
-from ingest.protocols import ChunkSink, ChunkSource
+from ingest.protocols import ChunkSink, ChunkSource, GenerationPort
 
 ASKED = [
     (port, name)
-    for port in (ChunkSource, ChunkSink)
+    for port in (ChunkSource, ChunkSink, GenerationPort)
     for name, member in vars(port).items()
     if not name.startswith("_") and (callable(member) or isinstance(member, property))
 ]

@@ -12,6 +12,9 @@ from indexes.collection import Collection
 from indexes.types import Source
 from tests.indexes.corpus import SPEC
 
+# As the service has it; read when FAISS is loaded. For a few rows, threads that wait for each other are all the work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def empty_collection(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -344,3 +344,20 @@ def test_varints_are_read_as_sqlite_writes_them(value: int) -> None:
     else:
         data = bytes([value >> shift & 0x7F | 0x80 for shift in range(57, 7, -7)]) + bytes([value & 0xFF])
     assert store_words._varint(data + b"rest") == value
+
+
+def test_chunks_that_came_and_went_between_two_looks_are_seen_by_who_sees_them(
+    collection: Collection, source: Source
+) -> None:
+    """A transaction between two changes finds its version, though the columns were read before it and after it only."""
+    known = Visibility()
+    (key,) = put(collection, source, upsert("a", "apple")).values()
+    with collection._store.read() as connection:
+        check(known, connection, store_vectors.head(connection), *FILTERS)
+    put(collection, source, upsert("a", "bread", (key, 1)))
+    with collection._store.read() as between:
+        head = store_vectors.head(between)
+        put(collection, source, upsert("a", "cloud", (key, 2)))
+        with collection._store.read() as connection:
+            check(known, connection, store_vectors.head(connection), *FILTERS)
+        check(known, between, head, *FILTERS)

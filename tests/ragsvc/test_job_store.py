@@ -1,11 +1,8 @@
 """The jobs in `service.db`: their order, their states, what a removal and an end do to their documents."""
 
-import sqlite3
-
 import pytest
 
 from ingest.types import Rejection
-from ragsvc import service_store
 from ragsvc.errors import JobFinished, UnknownCollection, UnknownJob
 from ragsvc.job_store import JobStore, new_job_id
 from ragsvc.jobs import NewFile
@@ -178,19 +175,3 @@ def test_old_jobs_are_forgotten_and_open_ones_are_not(jobs, store):
     with store.transaction() as connection:
         for table in ("job_file", "job_event"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,)
-
-
-def test_a_store_of_the_first_schema_gets_jobs(tmp_path, monkeypatch):
-    """A `service.db` of schema 1 keeps its collections and takes jobs after the migration."""
-    with monkeypatch.context() as patched:
-        patched.setattr(service_store, "_STEPS", service_store._STEPS[:1])
-        patched.setattr(service_store, "SCHEMA_VERSION", 1)
-        old = ServiceStore.open(tmp_path)
-        old.add_collection("abc123", "papers")
-        old.close()
-    with sqlite3.connect(tmp_path / "service.db") as raw:
-        assert raw.execute("PRAGMA user_version").fetchone() == (1,)
-    raw.close()
-    store = ServiceStore.open(tmp_path)
-    assert add(JobStore(store), "a.md").collection == "papers"
-    store.close()

@@ -68,9 +68,11 @@ def test_collections_are_listed_found_and_removed(store: ServiceStore) -> None:
     assert [(row.id, row.name, row.state) for row in store.collections()] == [
         ("abc123", "default", "ready"), ("zzz999", "papers", "ready")]  # fmt: skip
     assert datetime.fromisoformat(store.collections()[0].created_at).tzinfo is not None
-    assert (store.collection_id("papers"), store.collection_name("zzz999")) == ("zzz999", "papers")
-    assert store.remove_collection("papers") == "zzz999"
-    assert (store.collection_id("papers"), store.collection_name("zzz999")) == (None, None)
+    found = store.collection("papers")
+    assert found == store.collection_of_id("zzz999")
+    assert (found.id, found.name, found.folder) == ("zzz999", "papers", "zzz999")
+    assert store.remove_collection("papers") == found
+    assert (store.collection("papers"), store.collection_of_id("zzz999")) == (None, None)
     with pytest.raises(UnknownCollection, match="'papers'"):
         store.remove_collection("papers")
     store.add_collection("zzz999", "papers")
@@ -114,9 +116,9 @@ def test_another_process_is_seen_at_once(store: ServiceStore) -> None:
         "import sys; from pathlib import Path; from ragsvc.service_store import ServiceStore\n"
         "store = ServiceStore.open(Path(sys.argv[1])); store.add_collection('abc123', 'theirs'); store.close()"
     )
-    assert store.collection_id("theirs") is None
+    assert store.collection("theirs") is None
     assert python(code, str(store.path.parent)) == 0
-    assert store.collection_id("theirs") == "abc123"
+    assert store.collection("theirs").id == "abc123"
     other = ServiceStore.open(store.path.parent)
     other.remove_collection("theirs")
     assert store.collections() == ()
@@ -156,7 +158,7 @@ def test_what_was_added_survives_a_kill(tmp_path: Path) -> None:
     )
     assert python(code, str(tmp_path)) == -9
     store = ServiceStore.open(tmp_path)
-    assert store.collection_id("kept") == "abc123"
+    assert store.collection("kept").id == "abc123"
     assert store.usage() == ()
     store.close()
 
@@ -253,7 +255,7 @@ def test_each_step_runs_once_and_whole(tmp_path: Path, monkeypatch: pytest.Monke
         assert ("extra" in columns) == (version > SCHEMA_VERSION)
         connection.close()
     store = ServiceStore.open(tmp_path)
-    assert store.collection_id("kept") == "abc123"
+    assert store.collection("kept").id == "abc123"
     store.close()
 
 
@@ -306,7 +308,7 @@ def test_a_held_store_is_busy_and_readable(tmp_path: Path) -> None:
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(StorageBusy):
         store.add_collection("def456", "late")
-    assert store.collection_id("kept") == "abc123"
+    assert store.collection("kept").id == "abc123"
     holder.execute("ROLLBACK")
     store.add_collection("def456", "late")
     holder.close()
@@ -345,7 +347,7 @@ def test_threads_share_a_store(store: ServiceStore) -> None:
         for turn in range(10):
             store.add_collection(f"aa{number:02}{turn:02}", f"n{number}-{turn}")
             store.record(entries()[0])
-            assert store.collection_id(f"n{number}-{turn}") == f"aa{number:02}{turn:02}"
+            assert store.collection(f"n{number}-{turn}").id == f"aa{number:02}{turn:02}"
             if turn % 2:
                 store.remove_collection(f"n{number}-{turn}")
 

@@ -1,0 +1,135 @@
+"""Generations in and out of service: each change is one transaction, and what it needs is prepared before, unseen.
+
+Another IndexSpec is published when every visible document is cut by it; who cuts stands above (`ingest.recutting`).
+SQLite decides all races: the transaction that puts a generation in service looks again for documents that came since.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from indexes import store_generations, store_recutting, store_vectors, store_words
+from indexes.failpoints import point
+from indexes.generations import Segments
+from indexes.store import Connection, Store
+from indexes.store_vectors import Head
+from indexes.types import DocumentCut, IndexSpec, StoredDocument
+
+Outcome = TypeVar("Outcome")
+_LEAST_PAUSE = 0.005
+"""Seconds."""
+
+
+def uncut(store: Store, spec: IndexSpec, after: int) -> tuple[StoredDocument, ...]:
+    """Return visible documents that are not cut by `spec` yet, a page of them, behind the key `after`."""
+    with store.read() as connection:
+        return store_recutting.uncut(connection, store_generations.known_spec_ids(connection, spec), after)
+
+
+def add_cuts(store: Store, spec: IndexSpec, cuts: Sequence[DocumentCut]) -> int:
+    """Store cuts, in one transaction, and return how many documents were still there to take them."""
+    with _writing(store, "recut") as connection:
+        ids = store_generations.spec_ids(connection, spec)
+        store_generations.prepare(connection, ids)
+        return sum(store_recutting.add_cut(connection, ids, cut) for cut in cuts)
+
+
+def publish(store: Store, segments: Segments, spec: IndexSpec, most_rows: int) -> int | None:
+    """Make a new generation the current one and return its number; None where a document is not cut by it.
+
+    Where nothing serves the vectors of its embedding spec yet, and there are more than `most_rows`, their segment is
+    built first: else every process would hold them in its delta.
+    """
+    with store.read() as connection:
+        if _is_uncut(connection, spec):
+            return None
+        coming = _coming(connection, spec, most_rows)
+    with (
+        nullcontext() if coming is None else segments.built_ahead(coming) as segment,
+        _writing(store, "publish") as connection,
+    ):
+        head = store_vectors.head(connection)
+        if head.spec == spec:
+            return head.generation
+        if _is_uncut(connection, spec):
+            return None
+        store_vectors.tick(connection)
+        number = store_generations.publish(connection, spec)
+        if coming is not None and segment is not None and not store_vectors.segments(connection, number):
+            store_vectors.replace_segments(connection, replace(coming, generation=number), (), segment)
+        return number
+
+
+def _is_uncut(connection: Connection, spec: IndexSpec) -> bool:
+    return store_recutting.any_uncut(connection, store_generations.known_spec_ids(connection, spec))
+
+
+def _coming(connection: Connection, spec: IndexSpec, most_rows: int) -> Head | None:
+    """Return what a generation would be in service with, where a segment is to be built for it."""
+    embedding, chunks = store_generations.known_spec_ids(connection, spec)
+    if embedding in store_vectors.served_embedding_specs(connection):
+        return None
+    if store_vectors.count_vectors(connection, embedding) <= most_rows:
+        return None
+    head = store_vectors.head(connection)
+    return replace(head, revision=0, spec=spec, embedding_spec_id=embedding, chunk_spec_id=chunks)
+
+
+def rollback(store: Store, number: int | None) -> int | None:
+    """Make a kept generation the current one again and return its number; None where a document is not cut by it."""
+    with _writing(store, "rollback") as connection:
+        head = store_vectors.head(connection)
+        wanted = store_generations.older(connection, head.generation, number)
+        if wanted == head.generation:
+            return wanted
+        if _is_uncut(connection, store_vectors.spec_of(connection, wanted)):
+            return None
+        store_vectors.tick(connection)
+        store_generations.serve(connection, wanted)
+        return wanted
+
+
+def drop_retired(store: Store) -> None:
+    """Take apart what no kept generation needs, in steps that leave others their turn."""
+    with _writing(store, "retired") as connection:
+        store_generations.drop_old(connection)
+    while _step(store, "retired.words", store_generations.drop_words):
+        pass
+    with store.read() as connection:
+        dropped = store_words.dropped(connection)
+        unneeded = store_generations.unneeded_embedding_specs(connection)
+    for chunk_spec_id in dropped:
+        _in_steps(store, "retired.chunks", partial(store_generations.drop_chunks, chunk_spec_id=chunk_spec_id))
+    for embedding_spec_id in unneeded:
+        _in_steps(
+            store, "retired.embedded", partial(store_generations.drop_embedded, embedding_spec_id=embedding_spec_id)
+        )
+
+
+def _in_steps(store: Store, name: str, drop: Callable[..., int | None]) -> None:
+    """Call `drop(connection, after=...)` in transactions of its own until it returns None."""
+    after: int | None = 0
+    while after is not None:
+        after = _step(store, name, partial(drop, after=after))
+
+
+def _step(store: Store, name: str, drop: Callable[[Connection], Outcome]) -> Outcome:
+    """Do one step, then wait as long as it took: whoever waits for the lock looks for it now and then only."""
+    began = time.monotonic()
+    with _writing(store, name) as connection:
+        outcome = drop(connection)
+    time.sleep(max(_LEAST_PAUSE, time.monotonic() - began))
+    return outcome
+
+
+@contextmanager
+def _writing(store: Store, name: str) -> Iterator[Connection]:
+    point(f"{name}.begin")
+    with store.write() as connection:
+        store_words.require_current(connection)
+        yield connection
+        point(f"{name}.commit")
+    point(f"{name}.done")
