@@ -84,7 +84,11 @@ class Collection:
         self._store, self._folder = store, folder
         self._files = SegmentFiles(store, folder)
         if not store.read_only:
-            self._files.make_folders()
+            try:
+                self._files.make_folders()
+            except BaseException:
+                store.close()
+                raise
         self._segments = Segments(store, self._files, kind)
         self._id = collection_id
         self._delta_rows = delta_rows

@@ -183,7 +183,10 @@ class Segments:
             point("segment.sync")
             _make_durable(beside)
             size, digest = beside.stat().st_size, checksum(beside)
-            _try(kinds()[segment.kind].load(beside, rows, settings), rows)
+            try:
+                _try(kinds()[segment.kind].load(beside, rows, settings), rows)
+            except StoreDamaged as error:  # FAISS does not say so where the last of its writes fails
+                raise StorageFull(f"{path} can't be read back as it was written: {error}; check the disk") from error
             point("segment.rename")
             beside.rename(path)
             point("segment.sync-folder")

@@ -415,7 +415,6 @@ def read_still(path: Path, busy_seconds: float) -> Iterator[Connection]:
     """
     try:
         with _translated(path), store_still.read(path, busy_seconds) as connection:
-            _set_up(connection, readonly=True)
             yield connection
     except store_still.Moved:
         raise StoreBusy(f"{path} was written while it was read from a place that can't write it; try again") from None
@@ -444,7 +443,8 @@ def _translation(path: Path, error: sqlite3.Error) -> Exception:
     if code in _BUSY:
         return StoreBusy(f"another process is writing to {path} for long; try again")
     if code in _DAMAGED:
-        return StoreDamaged(f"{path} is damaged: {error}; restore it from a backup")
+        # SQLite says this of some reads that fail, too.
+        return StoreDamaged(f"{path} is damaged, or its disk can't be read: {error}; check the disk, `ragsvc doctor`")
     if code == sqlite3.SQLITE_CANTOPEN:
         # SQLite says no more. A file that is there could not be opened, or its log could not be made.
         if path.exists():

@@ -31,6 +31,7 @@ def read(path: Path, busy_seconds: float) -> Iterator[sqlite3.Connection]:
     """
     before = _stamp(path)
     with closing(_connect(path, busy_seconds, immutable=not before[-1])) as connection:
+        connection.execute("PRAGMA query_only = ON")
         connection.execute("BEGIN")
         yield connection
     if _stamp(path) != before:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from indexes.collection import Collection
-from indexes.errors import Conflict, StorageFull
+from indexes.errors import Conflict, StorageFull, StoreDamaged
 from indexes.types import ChangeSet, DocumentRename, DocumentUpsert, ManifestEntry, text_hash
 from tests.faults.steps import DELTA_ROWS, State, Step, after
 from tests.indexes.corpus import EMBEDDING, SPEC, STAT, chunks_of, upsert, vectors_of
@@ -96,7 +96,9 @@ class Client:
         DEEDS[step.kind](self, *step.args)
         self.witness.say(done=number)
 
-    def look(self, script: Sequence[Step], number: int) -> None:
+    def look(
+        self, script: Sequence[Step], number: int, expected: tuple[type[Exception], ...], *, unreadable: bool
+    ) -> None:
         """Read what is held, in a process whose step `number` has failed: it must be what was there before the step."""
         if self.collection is None:
             return  # it was closed, and could not be opened
@@ -106,8 +108,9 @@ class Client:
                 self.witness.say(wrong=f"step {number} failed and changed something")
             self.state = State(held)
             self.search()
-        except StorageFull as error:
-            self.witness.say(wrong=f"step {number} failed, and then nothing can be read: {error}")
+        except expected as error:
+            if not unreadable:
+                self.witness.say(wrong=f"step {number} failed, and then nothing can be read: {error}")
 
     def opened(self) -> Collection:
         return Collection.open(self.folder, delta_rows=DELTA_ROWS)
@@ -206,28 +209,38 @@ def work(folder: Path, witness: Witness, done: int, script: Sequence[Step], most
     client.collection.close()
 
 
-def work_on_a_bad_disk(folder: Path, witness: Witness, script: Sequence[Step]) -> None:
+def work_on_a_bad_disk(folder: Path, witness: Witness, script: Sequence[Step], *, unreadable: bool) -> None:
     """Do a script as far as the disk lets it. A step fails with StorageFull alone, changes nothing then, and is tried
-    again; and what is held is read all the while."""
+    again; and what is held is read all the while. A disk that is `unreadable` may look like a damaged store, too.
+    """
+    expected = (StorageFull, StoreDamaged) if unreadable else (StorageFull,)
     made = list[Client]()
-    if not _tried(witness, -1, lambda: made.append(Client(folder, witness)), lambda: None):
+    if not _tried(witness, -1, expected, lambda: made.append(Client(folder, witness)), lambda: None):
         return
     [client] = made
     witness.say(done=-1)
-    client.search()  # from now on a search needs no file that is not open
+    # From now on a search needs no file that is not open.
+    _tried(witness, -1, expected if unreadable else (), client.search, lambda: None)
     for number in range(len(script)):
-        if not _tried(witness, number, partial(client.do, script, number), partial(client.look, script, number)):
+        look = partial(client.look, script, number, expected, unreadable=unreadable)
+        if not _tried(witness, number, expected, partial(client.do, script, number), look):
             break
     if client.collection is not None:
         client.collection.close()
     witness.say(end=True)
 
 
-def _tried(witness: Witness, number: int, deed: Callable[[], None], after_failure: Callable[[], None]) -> bool:
+def _tried(
+    witness: Witness,
+    number: int,
+    expected: tuple[type[Exception], ...],
+    deed: Callable[[], None],
+    after_failure: Callable[[], None],
+) -> bool:
     for _ in range(TRIES):
         try:
             deed()
-        except StorageFull as error:
+        except expected as error:
             witness.say(failed=number, error=str(error))
             after_failure()
         else:

@@ -42,6 +42,8 @@ class Order:
     """Whether it waits for a tracer."""
     bad_disk: bool = False
     """Whether it expects that steps fail."""
+    unreadable: bool = False
+    """Whether it expects that reads fail, too."""
     most_bytes: int | None = None
     """Of any file; a write beyond is short, the next one fails."""
     most_files: int | None = None
@@ -99,6 +101,10 @@ class Nursery:
         child = self.start(order)
         command = ["strace", "-f", "-qq", *options, "-p", str(child)]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
+            while "TracerPid:\t0\n" in Path(f"/proc/{child}/status").read_text() and tracer.poll() is None:
+                time.sleep(0.001)
+            time.sleep(0.005)  # it is seized; now it is stopped, and its calls are watched
+            os.kill(child, signal.SIGUSR1)
             code = self.ended()
             tracer.wait()
         return code
@@ -149,7 +155,7 @@ def _store(order: Order) -> None:
     witness = Witness(Path(order.witness))
     if order.bad_disk:
         begin(order)
-        work_on_a_bad_disk(Path(order.folder), witness, script)
+        work_on_a_bad_disk(Path(order.folder), witness, script, unreadable=order.unreadable)
     else:
         begin(order)
         work(Path(order.folder), witness, done, script, order.most)
@@ -172,6 +178,7 @@ def serve(work: str) -> None:
     """Fork a client for each line of orders."""
     with memory_folder() as folder:  # what is imported when it is first needed, is so once
         WORK[work](Order(str(folder / "data"), str(folder / "witness"), work=work))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     for line in sys.stdin:
         child = os.fork()
         if not child:
@@ -191,9 +198,7 @@ def serve(work: str) -> None:
 def begin(order: Order) -> None:
     """Wait for the tracer, and take the limits, where there are to be such: what was opened before is spared."""
     if order.traced:
-        while "TracerPid:\t0\n" in Path("/proc/self/status").read_text():
-            time.sleep(0.001)
-        time.sleep(0.005)
+        signal.sigwait({signal.SIGUSR1})
     if order.most_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order.most_bytes, resource.RLIM_INFINITY))
     if order.most_files is not None:
