@@ -161,7 +161,8 @@ class ServiceStore:
         self._busy_seconds = busy_seconds
         self.read_only = is_still(path)
         """Whether the file could only be read when it was opened: it stays so until it is opened again."""
-        self._read, self._write = _connect(path, busy_seconds), _connect(path, busy_seconds)
+        if not self.read_only:  # else each read has a connection of its own: see `indexes.store_still`
+            self._read, self._write = _connect(path, busy_seconds), _connect(path, busy_seconds)
         self._reading, self._writing = threading.Lock(), threading.Lock()
         self._ledger = LedgerBuffer(self._append)
 
@@ -201,8 +202,9 @@ class ServiceStore:
             self._ledger.close()
         finally:
             with self._reading, self._writing:
-                self._read.close()
-                self._write.close()
+                if not self.read_only:
+                    self._read.close()
+                    self._write.close()
 
     def collections(self) -> tuple[CollectionRow, ...]:
         """Return all collections by name."""

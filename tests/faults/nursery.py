@@ -99,6 +99,7 @@ class Nursery:
 
     def _traced(self, order: Order, options: list[str]) -> int:
         child = self.start(order)
+        assert self.process.stdout.readline() == "0\n"
         command = ["strace", "-f", "-qq", *options, "-p", str(child)]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
             while "TracerPid:\t0\n" in Path(f"/proc/{child}/status").read_text() and tracer.poll() is None:
@@ -198,6 +199,7 @@ def serve(work: str) -> None:
 def begin(order: Order) -> None:
     """Wait for the tracer, and take the limits, where there are to be such: what was opened before is spared."""
     if order.traced:
+        say(0)  # ready
         signal.sigwait({signal.SIGUSR1})
     if order.most_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order.most_bytes, resource.RLIM_INFINITY))
