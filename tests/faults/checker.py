@@ -50,6 +50,7 @@ def check(folder: Path, witness: Path, script: Sequence[Step]) -> list[Finding]:
         except IndexesError as error:
             return [*found, ("lost", f"the collection can't be opened: {error}")]
         found += _consistent(folder, record)
+    found += _backed_up(folder.with_name("backup"), record, script)
     found += [("wrong_answer", wrong) for wrong in record.wrong]
     found += [("paid_twice", "a text was embedded again")] * record.paid_twice
     return found
@@ -152,6 +153,23 @@ def misheld(held: Mapping[str, str], script: Sequence[Step], record: Record) -> 
         yield from (("duplicate", f"{text!r} stands at two paths") for text in twice)
         yield from (("lost", f"{text!r} is at neither of its paths") for text in gone)
         yield "half_visible", "a change set was done in part"
+
+
+def _backed_up(file: Path, record: Record, script: Sequence[Step]) -> Iterator[Finding]:
+    """A backup has its name only when it is whole, and holds what was held after some step."""
+    if not file.exists():
+        if any(step.kind == "backup" for step in script[: max(record.done, 0)]):
+            yield "lost", "the backup is not there"
+        return
+    with closing(sqlite3.connect(f"{file.as_uri()}?immutable=1", uri=True)) as raw:
+        if (said := raw.execute("PRAGMA integrity_check").fetchall()) != [("ok",)]:
+            yield "wrong_answer", f"integrity_check of the backup: {said}"
+        rows = raw.execute(
+            """SELECT d.path, t.text FROM document d JOIN document_version v ON v.document_id = d.id
+               AND v.state = 'live' JOIN version_text t ON t.version_id = v.id"""
+        ).fetchall()
+    if dict(rows) not in [after(script, number).texts for number in range(record.begun + 1)]:
+        yield "half_visible", f"the backup holds {sorted(dict(rows))}"
 
 
 def _published(folder: Path) -> Iterator[Finding]:

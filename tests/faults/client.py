@@ -22,6 +22,8 @@ from tests.indexes.corpus import EMBEDDING, SPEC, STAT, chunks_of, upsert, vecto
 from tests.indexes.oracle import misfound
 
 ROOT = "/data/docs"
+KEEP_DAYS = 30.0
+"""No vector that was acknowledged may go."""
 TRIES = 3
 """Of a step on a bad disk. A fault that comes once is gone at the second."""
 
@@ -176,6 +178,12 @@ class Client:
     def fold_if_due(self) -> None:
         self.collection.fold_if_due()
 
+    def garbage(self) -> None:
+        self.collection.collect_garbage(KEEP_DAYS)
+
+    def backup(self) -> None:
+        self.collection.backup(self.folder.with_name("backup"), overwrite=True)
+
     def reopen(self) -> None:
         if self.collection is not None:
             closed, self.collection = self.collection, None
@@ -194,6 +202,8 @@ DEEDS: Mapping[str, Callable[..., None]] = {
     "fold": Client.fold,
     "fold_if_due": Client.fold_if_due,
     "reopen": Client.reopen,
+    "garbage": Client.garbage,
+    "backup": Client.backup,
 }
 """How each kind of step of `steps.EFFECTS` is done."""
 
