@@ -181,10 +181,12 @@ def serve(work: str) -> None:
         WORK[work](Order(str(folder / "data"), str(folder / "witness"), work=work))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     for line in sys.stdin:
+        reading, writing = os.pipe()
         child = os.fork()
         if not child:
             code = 1
             try:
+                os.read(reading, 1)  # the child's number is said first
                 live(Order(**json.loads(line)))
                 code = 0
             except BaseException:  # noqa: BLE001 - of a child; its parent sees the code
@@ -193,6 +195,9 @@ def serve(work: str) -> None:
                 sys.stderr.flush()
                 os._exit(code)
         say(child)
+        os.write(writing, b"1")
+        os.close(reading)
+        os.close(writing)
         say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
