@@ -8,8 +8,9 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ MAX_IDLE = 4
 LOG_BYTES = 64 << 20
 """What the log is cut back to after a large transaction."""
 BUSY_SECONDS = 10.0
+
+_GLANCES, _GLANCE_SECONDS = 3, 0.02
 
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -389,12 +392,24 @@ def _header(path: Path) -> tuple[int, int]:
             return _marks(connection)
     with _translated(path):
         try:
-            return _marks_of(path, "ro")
+            return patiently(lambda: _marks_of(path, "ro"))
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
                 raise
         # A creation was killed before the file got its log; what it left half-written must be taken back to be read.
         return _marks_of(path, "rw")
+
+
+def patiently(read: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+    """Return what a connection reads that can't write, tried a few times: who closes the file last takes its log away.
+
+    For a moment SQLite then finds neither a log nor the right to make one.
+    """
+    for _ in range(_GLANCES):
+        with suppress(sqlite3.OperationalError):
+            return read()
+        time.sleep(_GLANCE_SECONDS)
+    return read()
 
 
 def _marks_of(path: Path, mode: str) -> tuple[int, int]:

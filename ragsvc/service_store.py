@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from indexes.errors import NO_STORAGE, StorageFull, StoreBusy, StoreError
 from indexes.failpoints import point
-from indexes.store import erased_slack, read_still
+from indexes.store import erased_slack, patiently, read_still
 from indexes.store_still import is_still
 from ragsvc.errors import (
     BadRequest,
@@ -451,7 +451,7 @@ def _prepare(path: Path, busy_seconds: float) -> None:
 def _marks(path: Path, busy_seconds: float) -> tuple[int, int]:
     """Return application id and schema version, through a connection that can't write if that will do."""
     try:
-        application, version = _read_marks(path, busy_seconds, "ro")
+        application, version = patiently(lambda: _read_marks(path, busy_seconds, "ro"))
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
             raise
