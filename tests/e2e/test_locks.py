@@ -72,6 +72,9 @@ time.sleep(60)
 """
 
 
+CHILDREN = ("none", "fork", "fork by multiprocessing", "program", "program that keeps files open")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A collection of one document."""
