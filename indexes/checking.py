@@ -157,7 +157,7 @@ class _Check:
 
     def _words(self) -> Iterator[Finding]:
         with self._store.read() as connection:
-            specs, current = store_checks.chunk_specs(connection), store_words.are_current(connection)
+            specs, current = store_words.chunk_specs(connection), store_words.are_current(connection)
         if not current:
             yield note("words", "full text", "another release wrote it; the next opening writes it anew", _REPAIR)
             return

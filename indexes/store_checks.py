@@ -93,8 +93,8 @@ def wrong_version(connection: Connection, version_id: int, chunk_spec_id: int) -
         by_spec.setdefault(spec, []).append((*chunk,))
     if state == "live" and chunk_spec_id not in by_spec and text.strip():
         return CheckedVersion(document_id, path, "its text has no chunks: no search finds it")
-    for chunks in by_spec.values():
-        wrong = _wrong_chunks(text, chunks)
+    for kept in store_words.chunk_specs(connection):  # the chunks of others are being dropped
+        wrong = _wrong_chunks(text, by_spec[kept]) if kept in by_spec else ""
         if wrong:
             return CheckedVersion(document_id, path, wrong)
     return None
@@ -111,11 +111,6 @@ def _wrong_chunks(text: str, chunks: Sequence[tuple[int, int, int, bytes]]) -> s
             return f"its chunks leave out [{covered}:{start}] of its text"
         covered = max(covered, end)
     return "" if covered == len(text) else f"its chunks leave out [{covered}:{len(text)}] of its text"
-
-
-def chunk_specs(connection: Connection) -> list[int]:
-    """Return the ids of the ChunkSpecs: each has its full-text table."""
-    return [row[0] for row in connection.execute("SELECT id FROM chunk_spec ORDER BY id")]
 
 
 def check_words(connection: Connection, chunk_spec_id: int) -> None:
