@@ -1,26 +1,51 @@
-"""The FAISS kinds of index: metric, `-1` padding, selectors and file format of FAISS end here.
+"""The kinds of index that are kept in files, by FAISS: its metrics, `-1` padding, selectors and file format end here.
 
 FAISS has no type stubs, so `Any` stands for its objects; it does not leave this file. It checks little of what it is
-given (it takes NaN, negative and repeated ids), so all is checked before it gets it.
+given (it takes NaN, negative and repeated ids), so all is checked before it gets it. Its codes are numbered by the
+rows' positions; ids stand beside them, once.
 """
 
-from abc import ABC, abstractmethod
+import os
+import struct
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from indexes import recall_check
+from indexes.candidate_index import CandidateIndex, Mask
 from indexes.errors import StoreDamaged
-from indexes.exact_index import SCORE_NOISE, contenders, nearest
+from indexes.exact_index import SCORE_NOISE
+from indexes.recall_check import DEPTHS, Rung, Truth, checked_batches
 from indexes.types import FloatMatrix, FloatVector, IdArray, Neighbours
-from indexes.vector_index import Allowed, BuildRows, ExactRows, SegmentIndex, checked_queries, checked_rows, positions
+from indexes.vector_index import BuildRows, ExactRows, SegmentIndex
 
+_ID: Final = np.dtype("<i8")
+_TRAILER: Final = struct.Struct("<8sQ")
+_MAGIC: Final = b"ragsvcid"
+"""Behind FAISS's bytes stand the ids, this and their number. FAISS's own map of ids would hold them twice, or cost a
+change of owner: SWIG (4.1) miscounts the references to its table of types then, and frees it after enough loads."""
+_HALF_NOISE: Final = 2.0**-11 * 1.05 + 2 * SCORE_NOISE
+"""How far the product of a vector rounded to float16 may stand from the true one: half an ulp of every number."""
 _SPARE: Final = 16
-"""Rows fetched beyond k, so that ties at the border are seen without a second search."""
-_FEW: Final = 256
-"""Allowed rows that are scored one by one: a search under a selector still walks over all the others."""
+"""Rows fetched beyond k by the exact kind, so that ties at the border are seen without a second search."""
+_CENTRE_ROWS: Final = 4096
+"""The mean of so many rows is the centre of the codes."""
+_QUERY_BITS: Final = (2, 4, 8)
+"""Bits that a query's numbers are rounded to: fewer are faster, and want more candidates."""
+_MOST_CANDIDATES: Final = 1024
+"""Sought for by the self-check at first."""
+_CELL_ROWS: Final = 512
+_MOST_CELLS: Final = 4096
+_CELL_SAMPLE: Final = 32
+"""Rows that each cell's centre is found by, and most of them: 200 MB of 1,024 cells, while an index is built."""
+_ITERATIONS: Final = 6
+"""Of k-means; after more of them no fewer cells had to be looked into."""
+_RARE: Final = 0.05
+"""Below this share of allowed rows all cells are looked into: their codes are skipped faster than compared."""
 
 
 def _faiss() -> Any:
@@ -30,186 +55,357 @@ def _faiss() -> Any:
     return faiss
 
 
-class _FaissIndex(ABC):
-    """An IndexIDMap2 over an index that FAISS searches whole. Satisfies `indexes.vector_index.VectorIndex`.
+class _FaissIndex(CandidateIndex):
+    """A `CandidateIndex` over one of FAISS's indexes, whose rows are numbered from 0. Satisfies `SegmentIndex`."""
 
-    FAISS finds the candidates; they are scored like `ExactIndex` scores, from the vectors as FAISS keeps them, so that
-    ties are by id and a score does not depend on the size of the batch. Rows lie in the order of their ids.
-    """
-
-    kind: ClassVar[str]
-
-    def __init__(self, mapped: Any, ids: IdArray) -> None:
-        self._mapped = mapped  # owns the inner index: without it, that one's memory is gone
-        self._inner = _faiss().downcast_index(mapped.index)
-        self._ids = ids
-
-    @staticmethod
-    @abstractmethod
-    def _empty(dimensions: int) -> Any:
-        """Return the inner index without rows."""
-
-    @staticmethod
-    def _rounded(vectors: FloatMatrix) -> FloatMatrix:
-        """Return what the inner index shall keep of `vectors`."""
-        return vectors
-
-    @property
-    def size(self) -> int:
-        """Number of rows."""
-        return len(self._ids)
-
-    @property
-    def dimensions(self) -> int:
-        """Width of each vector."""
-        return int(self._inner.d)
+    def __init__(self, inner: Any, ids: IdArray, rows: ExactRows, settings: Mapping[str, int]) -> None:
+        super().__init__(ids, rows, settings)
+        self._inner = inner
 
     @classmethod
+    @abstractmethod
     def build(cls, rows: BuildRows) -> Self:
-        """Index rows of unit length under distinct, non-negative, rising ids.
+        """Index rows: see `SegmentIndex`."""
 
-        Raises InvalidVectors for rows that are not finite, not of unit length within 1e-2, or not one per id.
-        """
-        mapped = _faiss().IndexIDMap2(cls._empty(rows.dimensions))
-        all_ids = [np.empty(0, np.int64)]
-        for batch in rows.batches():
-            ids, vectors = checked_rows(*batch)
-            mapped.add_with_ids(cls._rounded(vectors), ids)
-            all_ids.append(ids)
-        return cls(mapped, np.concatenate(all_ids))
+    @classmethod
+    @abstractmethod
+    def _is_mine(cls, inner: Any) -> bool:
+        """Whether `inner`, of whatever type, is one that `build` makes."""
 
-    @property
-    def settings(self) -> Mapping[str, int]:
-        """Nothing: every row is compared."""
+    @classmethod
+    def _settings_read(cls, settings: Mapping[str, int], inner: Any) -> Mapping[str, int]:  # noqa: ARG003 - kinds differ
+        """Return the settings of a kept index, or raise StoreDamaged where they are not its own."""
         return {}
 
-    def search(self, queries: FloatMatrix, k: int, allowed: Allowed | None = None) -> list[Neighbours]:
-        """Return the `k` nearest rows to each of `queries` (m, dimensions), among those `allowed` if given.
-
-        Best first, equal scores by id. Raises InvalidVectors for queries of another width, not finite or not of unit
-        length, and InvalidQuery for k < 1.
-        """
-        queries = checked_queries(queries, k, self.dimensions)
-        here = None
-        if allowed is not None:
-            here = np.zeros(self.size, np.bool_)
-            here[positions(self._ids, allowed)] = True
-        available = self.size if here is None else int(np.count_nonzero(here))
-        if here is not None and available <= _FEW:
-            few = np.flatnonzero(here)
-            ids, vectors = self._ids[few], self._inner.reconstruct_batch(few)
-            return [nearest(query, ids, vectors, k) for query in queries]
-        if not available or not len(queries):
-            return [Neighbours(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
-        fetch = min(available, k + _SPARE)
-        scores, rows = self._fetch(queries, fetch, here)
-        return [
-            self._settled(query, k, available, here, found, at)
-            for query, found, at in zip(queries, scores, rows, strict=True)
-        ]
-
-    def _fetch(
-        self, queries: FloatMatrix, count: int, here: npt.NDArray[np.bool_] | None
-    ) -> tuple[FloatMatrix, npt.NDArray[np.int64]]:
-        """Return FAISS's scores and rows (m, count), best first; `count` rows exist, so none is padding."""
-        parameters = None
-        if here is not None:
-            # FAISS keeps bare pointers to these, so they are held here until the search returns.
-            bits = np.packbits(here, bitorder="little")
-            faiss = _faiss()
-            selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-            parameters = faiss.SearchParameters()
-            parameters.sel = selector
-        scores, rows = self._inner.search(queries, count, params=parameters)
-        return scores, rows
-
-    def _settled(
-        self,
-        query: FloatVector,
-        k: int,
-        available: int,
-        here: npt.NDArray[np.bool_] | None,
-        scores: FloatVector,
-        rows: npt.NDArray[np.int64],
-    ) -> Neighbours:
-        """Return the `k` best, fetching more while what lies beyond the border may belong to them."""
-        while len(rows) < available and scores[-1] >= scores[k - 1] - 2 * SCORE_NOISE:
-            more_scores, more_rows = self._fetch(query[None, :], min(available, 2 * len(rows)), here)
-            scores, rows = more_scores[0], more_rows[0]
-        near = rows[contenders(scores, k)]
-        return nearest(query, self._ids[near], self._inner.reconstruct_batch(near), k)
+    def _found(self, query: FloatVector, count: int, params: Any) -> tuple[FloatVector, npt.NDArray[np.int64]]:
+        scores, positions = self._inner.search(query[None, :], count, params=params)
+        real = positions[0] >= 0
+        return scores[0][real], positions[0][real]
 
     def save(self, path: Path) -> None:
         """Write one file. It is not durable until the caller has fsynced it. Raises OSError if it cannot be written."""
         try:
-            _faiss().write_index(self._mapped, str(path))
+            _faiss().write_index(self._inner, str(path))
         except RuntimeError as error:
             raise OSError(f"FAISS could not write {path}: {error}") from error
+        with path.open("ab") as file:
+            file.write(self._ids.astype(_ID).tobytes() + _TRAILER.pack(_MAGIC, len(self._ids)))
 
     @classmethod
-    def load(cls, path: Path, rows: ExactRows, settings: Mapping[str, int]) -> Self:  # noqa: ARG003 - it has its own
+    def load(cls, path: Path, rows: ExactRows, settings: Mapping[str, int]) -> Self:
         """Read what `save` wrote. The caller has verified the checksum: FAISS has none of its own.
 
         Raises FileNotFoundError, and StoreDamaged for a file that holds anything else.
         """
-        path.stat()
+        ids = _read_ids(path)
         faiss = _faiss()
         try:
-            mapped = faiss.read_index(str(path))
+            inner = faiss.read_index(str(path))
         except (RuntimeError, MemoryError) as error:
             raise StoreDamaged(f"{path.name} is not an index that FAISS can read: {error}") from error
-        if type(mapped) is not faiss.IndexIDMap2 or not cls._is_mine(faiss.downcast_index(mapped.index)):
+        if not cls._is_mine(inner):
             raise StoreDamaged(f"{path.name} does not hold an index of kind {cls.kind}")
-        ids = faiss.vector_to_array(mapped.id_map)
+        if inner.d != rows.dimensions:
+            raise StoreDamaged(f"{path.name} holds vectors of {inner.d} dimensions, not of {rows.dimensions}")
         # Rows in the order of distinct ids are what `build` writes; nothing else is answered from.
-        if len(ids) != mapped.index.ntotal or (ids.size and ids[0] < 0) or not (np.diff(ids) > 0).all():
+        if len(ids) != inner.ntotal or (ids.size and ids[0] < 0) or not (np.diff(ids) > 0).all():
             raise StoreDamaged(f"{path.name} has ids that no index was built with")
-        return cls(mapped, ids)
-
-    @classmethod
-    def _is_mine(cls, inner: Any) -> bool:
-        """Whether `inner` is of this kind."""
-        expected = cls._empty(int(inner.d))
-        return type(inner) is type(expected) and inner.metric_type == expected.metric_type
+        return cls(inner, ids, rows, cls._settings_read(settings, inner))
 
 
-class FaissFlat(_FaissIndex):
-    """Float32 rows: 4 bytes a number, and every answer of the exact index."""
+def _read_ids(path: Path) -> IdArray:
+    """Return the ids that stand behind FAISS's bytes, which does not look there."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END) - _TRAILER.size
+        file.seek(max(0, end))
+        trailer = file.read(_TRAILER.size)
+        magic, count = _TRAILER.unpack(trailer) if len(trailer) == _TRAILER.size else (b"", 0)
+        start = end - count * _ID.itemsize
+        if magic != _MAGIC or start < 0:
+            raise StoreDamaged(f"{path.name} does not end like an index")
+        file.seek(start)
+        return np.frombuffer(file.read(end - start), _ID).astype(np.int64)
 
-    kind = "flat"
 
-    @staticmethod
-    def _empty(dimensions: int) -> Any:
-        return _faiss().IndexFlatIP(dimensions)
+def _selector(mask: Mask) -> tuple[Any, object]:
+    """Return FAISS's selector, and what must live as long: it keeps a bare pointer."""
+    faiss = _faiss()
+    bits = np.packbits(mask, bitorder="little")
+    return faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)), bits
 
 
-class FaissFloat16(_FaissIndex):
-    """Float16 rows: half the memory. Scores are those of the rounded rows; rows of a store are rounded already."""
+class Float16(_FaissIndex):
+    """Every row compared, as float16 in memory: exact, for segments so small that nothing else pays."""
 
     kind = "float16"
 
-    @staticmethod
-    def _empty(dimensions: int) -> Any:
+    @classmethod
+    def build(cls, rows: BuildRows) -> Self:
+        """Index rows: see `SegmentIndex`."""
         faiss = _faiss()
-        return faiss.IndexScalarQuantizer(dimensions, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        inner = faiss.IndexScalarQuantizer(rows.dimensions, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        all_ids = [np.empty(0, np.int64)]
+        for ids, vectors in checked_batches(rows):
+            inner.add(vectors)
+            all_ids.append(ids)
+        return cls(inner, np.concatenate(all_ids), rows, {})
 
-    @staticmethod
-    def _rounded(vectors: FloatMatrix) -> FloatMatrix:
-        # Half to even, like numpy and so like the store; FAISS alone would round halves up.
-        return vectors.astype(np.float16).astype(np.float32)
+    def _first(self, k: int) -> int:
+        return k + _SPARE
+
+    def _candidates(
+        self, query: FloatVector, count: int, allowed: Mask | None
+    ) -> tuple[FloatVector, npt.NDArray[np.int64]]:
+        params = None
+        if allowed is not None:
+            params = _faiss().SearchParameters()
+            params.sel, _kept = _selector(allowed)
+        return self._found(query, count, params)
+
+    def _settled(self, found: Neighbours, wanted: int, estimates: FloatVector) -> bool:
+        return len(found.ids) >= wanted and float(estimates[-1]) + _HALF_NOISE < float(found.scores[-1])
 
     @classmethod
     def _is_mine(cls, inner: Any) -> bool:
-        return super()._is_mine(inner) and inner.sq.qtype == _faiss().ScalarQuantizer.QT_fp16
+        faiss = _faiss()
+        return (
+            type(inner) is faiss.IndexScalarQuantizer
+            and inner.metric_type == faiss.METRIC_INNER_PRODUCT
+            and inner.sq.qtype == faiss.ScalarQuantizer.QT_fp16
+            and inner.codes.size() == inner.ntotal * 2 * inner.d
+        )
 
 
-KINDS: Final[dict[str, type[SegmentIndex]]] = {
-    FaissFlat.kind: FaissFlat,
-    FaissFloat16.kind: FaissFloat16,
-}
+class RaBitQ(_FaissIndex):
+    """One bit a number (RaBitQ, Gao and Long 2024), all codes compared, the best of them scored exactly.
+
+    FAISS's plain form, not its FastScan: beside it in one run it was as fast with queries of two bits, and it takes
+    selectors.
+    """
+
+    kind = "rabitq"
+
+    @classmethod
+    def build(cls, rows: BuildRows) -> Self:
+        """Index rows: see `SegmentIndex`."""
+        sample = recall_check.sampled(rows, max(_CENTRE_ROWS, cls._training_rows(rows.size)))
+        inner = cls._trained(sample, rows)
+        truth = Truth(recall_check.as_questions(sample))
+        del sample
+        all_ids, count = [np.empty(0, np.int64)], 0
+        for ids, vectors in checked_batches(rows):
+            inner.add(vectors)
+            truth.add(ids, vectors)
+            all_ids.append(ids)
+            count += len(ids)
+        index = cls(inner, np.concatenate(all_ids), rows, {})
+        index._settings = index._checked(truth)
+        return index
+
+    @classmethod
+    def _training_rows(cls, rows: int) -> int:  # noqa: ARG003 - cells depend on them
+        return 0
+
+    @classmethod
+    def _trained(cls, sample: FloatMatrix, rows: BuildRows) -> Any:
+        faiss = _faiss()
+        inner = faiss.IndexRaBitQ(rows.dimensions, faiss.METRIC_L2)
+        inner.train(sample if len(sample) else np.zeros((1, rows.dimensions), np.float32))
+        return inner
+
+    def _checked(self, truth: Truth) -> dict[str, int]:
+        """Return the settings that the self-check found best."""
+        rung = self._climbed(truth, _QUERY_BITS, lambda bits: self._params(bits, None), lambda _: self.size)
+        return {"bits": rung.setting, **_depths(rung)}
+
+    def _climbed(self, truth: Truth, ladder: Any, params: Any, compared: Any) -> Rung:
+        def search(setting: int, count: int) -> IdArray:
+            positions = self._inner.search(truth.queries, max(1, count), params=params(setting))[1]
+            return np.where(positions >= 0, self._ids[positions] if self.size else -1, -1)
+
+        def cost(setting: int, candidates: int) -> float:
+            return float(compared(setting) * _code_cost(self._bits(setting)) + candidates * _ROW_COST)
+
+        return recall_check.climbed(ladder, search, truth, cost, self.size, _MOST_CANDIDATES)
+
+    def _bits(self, setting: int) -> int:
+        return setting
+
+    def _params(self, bits: int, selector: Any) -> Any:
+        params = _faiss().RaBitQSearchParameters()
+        params.qb, params.centered, params.sel = bits, True, selector
+        return params
+
+    def _first(self, k: int) -> int:
+        (low, high), few, many = DEPTHS, self._settings["candidates"], self._settings["candidates_100"]
+        return max(few, few + -(-(many - few) * (k - low) // (high - low)))
+
+    def _candidates(
+        self, query: FloatVector, count: int, allowed: Mask | None
+    ) -> tuple[FloatVector, npt.NDArray[np.int64]]:
+        selector, _kept = (None, None) if allowed is None else _selector(allowed)
+        return self._found(query, count, self._params(self._settings["bits"], selector))
+
+    @classmethod
+    def _is_mine(cls, inner: Any) -> bool:
+        faiss = _faiss()
+        return (
+            type(inner) is faiss.IndexRaBitQ
+            and inner.metric_type == faiss.METRIC_L2
+            and _is_one_bit(inner)
+            and inner.codes.size() == inner.ntotal * inner.code_size
+        )
+
+    @classmethod
+    def _settings_read(cls, settings: Mapping[str, int], inner: Any) -> Mapping[str, int]:
+        most = {"bits": max(_QUERY_BITS), "candidates": max(1, inner.ntotal), "candidates_100": max(1, inner.ntotal)}
+        return _within(settings, most)
+
+
+_ROW_COST: Final = 2500.0
+"""Nanoseconds that one candidate of 1,536 dimensions takes to be read, widened and scored: measured, as the next is."""
+
+
+def _code_cost(bits: int) -> float:
+    """Return the nanoseconds that one code of 1,536 bits takes to be compared. Both grow with the dimensions alike."""
+    return 10.0 + 3.5 * bits
+
+
+def _depths(rung: Rung) -> dict[str, int]:
+    few, many = rung.candidates
+    return {"candidates": max(1, few), "candidates_100": max(1, few, many)}
+
+
+def _is_one_bit(inner: Any) -> bool:
+    return bool(inner.is_trained and inner.rabitq.nb_bits == 1 and inner.rabitq.d == inner.d)
+
+
+def _within(settings: Mapping[str, int], most: Mapping[str, int]) -> Mapping[str, int]:
+    for name, limit in most.items():
+        value = settings.get(name)
+        if type(value) is not int or not 1 <= value <= limit:
+            raise StoreDamaged(f"an index's setting {name} is {value!r}, not a number from 1 to {limit}")
+    return {name: settings[name] for name in most}
+
+
+class CellRaBitQ(RaBitQ):
+    """RaBitQ codes in cells around the centres of k-means: only the cells nearest to a query are looked into."""
+
+    kind = "ivf-rabitq"
+
+    @classmethod
+    def _training_rows(cls, rows: int) -> int:
+        return _CELL_SAMPLE * _cells(rows)
+
+    @classmethod
+    def _trained(cls, sample: FloatMatrix, rows: BuildRows) -> Any:
+        faiss = _faiss()
+        cells, width = min(_cells(rows.size), max(1, len(sample))), rows.dimensions
+        sample = sample if len(sample) else np.zeros((1, width), np.float32)
+        centres = faiss.IndexFlatL2(width)
+        clustering = faiss.Clustering(width, cells)
+        clustering.niter, clustering.min_points_per_centroid = _ITERATIONS, 1
+        clustering.max_points_per_centroid = _CELL_SAMPLE
+        clustering.train(sample, centres)
+        inner = faiss.IndexIVFRaBitQ(centres, width, cells, faiss.METRIC_L2)
+        inner.train(sample[:_CENTRE_ROWS])
+        return inner
+
+    def _checked(self, truth: Truth) -> dict[str, int]:
+        cells = int(self._inner.nlist)
+        ladder = [*_halves(cells), cells]
+
+        def compared(probed: int) -> int:
+            return self.size * probed // cells
+
+        rung = self._climbed(truth, ladder, lambda probed: self._cell_params(probed, None), compared)
+        return {"cells": rung.setting, **_depths(rung)}
+
+    def _bits(self, setting: int) -> int:  # noqa: ARG002 - of cells
+        return _CELL_BITS
+
+    def _cell_params(self, cells: int, selector: Any) -> Any:
+        params = _faiss().IVFRaBitQSearchParameters()
+        params.nprobe, params.qb, params.centered, params.sel = cells, _CELL_BITS, True, selector
+        return params
+
+    def _candidates(
+        self, query: FloatVector, count: int, allowed: Mask | None
+    ) -> tuple[FloatVector, npt.NDArray[np.int64]]:
+        probed, every = self._settings["cells"], self._inner.nlist
+        selector, _kept = (None, None) if allowed is None else _selector(allowed)
+        if allowed is not None:
+            share = np.count_nonzero(allowed) / len(allowed)
+            probed = every if share < _RARE else min(every, int(np.ceil(probed / share)))
+        found = self._found(query, count, self._cell_params(probed, selector))
+        if len(found[1]) < count and probed < every:
+            return self._found(query, count, self._cell_params(every, selector))
+        return found
+
+    @classmethod
+    def _is_mine(cls, inner: Any) -> bool:
+        faiss = _faiss()
+        if type(inner) is not faiss.IndexIVFRaBitQ or inner.metric_type != faiss.METRIC_L2 or not _is_one_bit(inner):
+            return False
+        centres = faiss.downcast_index(inner.quantizer)
+        return (
+            type(centres) is faiss.IndexFlatL2
+            and centres.ntotal == inner.nlist
+            and centres.d == inner.d
+            and bool(inner.by_residual)
+            and _numbered(inner)
+        )
+
+    @classmethod
+    def _settings_read(cls, settings: Mapping[str, int], inner: Any) -> Mapping[str, int]:
+        rows = max(1, inner.ntotal)
+        return _within(settings, {"cells": inner.nlist, "candidates": rows, "candidates_100": rows})
+
+
+_CELL_BITS: Final = 4
+"""Bits of a query among cells: the codes of one cell are few, and rounding is done anew for each."""
+
+
+def _cells(rows: int) -> int:
+    """Return how many cells so many rows are put into: a power of two, some 512 rows in each."""
+    return int(min(_MOST_CELLS, max(1, 2 ** round(np.log2(max(1, rows / _CELL_ROWS))))))
+
+
+def _halves(cells: int) -> list[int]:
+    """Return numbers of cells to look into, each some 1.4 times the one before, below all of them."""
+    return [rung for rung in recall_check.rungs(4, cells) if rung < cells]
+
+
+def _numbered(inner: Any) -> bool:
+    """Whether the cells hold every position from 0 once."""
+    faiss = _faiss()
+    lists = inner.invlists
+    if lists.nlist != inner.nlist or lists.code_size != inner.code_size:
+        return False
+    seen = np.zeros(inner.ntotal, np.bool_)
+    total = 0
+    for cell in range(inner.nlist):
+        size = lists.list_size(cell)
+        total += size
+        if size:
+            held = faiss.rev_swig_ptr(lists.get_ids(cell), size)
+            if held.min() < 0 or held.max() >= len(seen):
+                return False
+            seen[held] = True
+    return total == len(seen) and bool(seen.all())
+
+
+KINDS: Final[dict[str, type[SegmentIndex]]] = {one.kind: one for one in (Float16, RaBitQ, CellRaBitQ)}
 """Every kind of index by the name that a segment's row keeps."""
 
+_EXACT_NUMBERS: Final = 1_500_000
+"""Rows times dimensions up to which comparing all, 3 MB, is as fast as codes and their candidates."""
+_FLAT_ROWS: Final = 150_000
+"""Rows up to which comparing all codes is as fast as choosing cells."""
 
-def kind_for(rows: int, dimensions: int) -> str:  # noqa: ARG001 - one kind so far
-    """Return the kind of a new index of so many rows."""
-    return FaissFlat.kind
+
+def kind_for(rows: int, dimensions: int) -> str:
+    """Return the kind that is fastest for so many rows, as measured by `make bench`."""
+    if rows * dimensions <= _EXACT_NUMBERS:
+        return Float16.kind
+    return RaBitQ.kind if rows <= _FLAT_ROWS else CellRaBitQ.kind

@@ -240,7 +240,7 @@ def test_what_killed_builds_left_is_removed_by_the_next(folder, collection, sour
     fill(collection, source, "a")
     collection.fold()
     published = files_of(folder)
-    for name in ("6-9-0000.flat", "6-9-0000.flat.tmp"):
+    for name in ("6-9-0000.float16", "6-9-0000.float16.tmp"):
         (folder / "segments" / name).write_bytes(b"left")
     with FileLock(folder / "locks" / "build.lock"):
         assert not collection.fold()
@@ -262,7 +262,7 @@ def test_a_failed_build_changes_nothing(folder, collection, source, failing, mon
         raise full
 
     with monkeypatch.context() as patched:
-        kind = segment_files.kinds()["flat"]
+        kind = segment_files.kinds()["float16"]
         if failing == "verify":
             wrong = ExactIndex.build(np.arange(5), np.eye(5, 8, dtype=np.float32))
             patched.setattr(kind, "load", classmethod(lambda *_, **__: wrong))

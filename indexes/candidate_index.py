@@ -1,0 +1,115 @@
+"""What every kind that is kept in a file does with its candidates: they are scored from the exact vectors.
+
+An index names rows that may be near, by whatever is fast; what is answered is judged here by `ExactRows` alone. So a
+vector's score is the same in the delta and in every kind, and an approximate kind may miss a row, never misjudge it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.exact_index import contenders, nearest
+from indexes.types import FloatMatrix, FloatVector, IdArray, Neighbours
+from indexes.vector_index import Allowed, ExactRows, checked_queries
+
+_ROWS_AT_ONCE: Final = 2048
+"""Exact vectors held at once: 12 MB of 1,536 dimensions."""
+_MORE: Final = 4
+"""Times more candidates are asked for when too few of them could be answered with."""
+
+Mask = npt.NDArray[np.bool_]
+"""Which positions (rows of the index, by rising id) may be found, shape (size,)."""
+
+
+class CandidateIndex(ABC):
+    """Rows in the order of their ids, found by some index of candidates and scored by `rows`."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, ids: IdArray, rows: ExactRows, settings: Mapping[str, int]) -> None:
+        self._ids = ids
+        self._rows = rows
+        self._settings = dict(settings)
+        first = int(ids[0]) if ids.size else 0
+        self._run = slice(first, first + len(ids)) if ids.size and int(ids[-1]) - first + 1 == len(ids) else None
+
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        return len(self._ids)
+
+    @property
+    def dimensions(self) -> int:
+        """Width of each vector."""
+        return self._rows.dimensions
+
+    @property
+    def settings(self) -> Mapping[str, int]:
+        """What it found out about itself when it was built."""
+        return self._settings
+
+    @abstractmethod
+    def _first(self, k: int) -> int:
+        """Return how many candidates are asked for at first."""
+
+    @abstractmethod
+    def _candidates(
+        self, query: FloatVector, count: int, allowed: Mask | None
+    ) -> tuple[FloatVector, npt.NDArray[np.int64]]:
+        """Return up to `count` positions that may be near, best first, with the index's own scores or distances."""
+
+    def _settled(self, found: Neighbours, wanted: int, estimates: FloatVector) -> bool:  # noqa: ARG002 - for the exact
+        """Whether no more candidates need to be asked for."""
+        return len(found.ids) >= wanted
+
+    def search(self, queries: FloatMatrix, k: int, allowed: Allowed | None = None) -> list[Neighbours]:
+        """Return the `k` nearest rows to each of `queries` (m, dimensions), among those `allowed` if given.
+
+        Best first, equal scores by id. Raises InvalidVectors for queries of another width, not finite or not of unit
+        length, and InvalidQuery for k < 1.
+        """
+        queries = checked_queries(queries, k, self.dimensions)
+        mask = None if allowed is None else self._mask(allowed)
+        available = self.size if mask is None else int(np.count_nonzero(mask))
+        return [self._search(query, k, mask, available) for query in queries]
+
+    def _mask(self, allowed: Allowed) -> Mask:
+        """Return the bitmap by position. Ids without gaps, as those of most segments, cost no look-up."""
+        if self._run is not None and len(allowed) >= self._run.stop:
+            return allowed[self._run]
+        mask = np.zeros(self.size, np.bool_)
+        known = int(np.searchsorted(self._ids, len(allowed)))
+        mask[:known] = allowed[self._ids[:known]]
+        return mask
+
+    def _search(self, query: FloatVector, k: int, mask: Mask | None, available: int) -> Neighbours:
+        count = max(k, self._first(k))
+        while count < available:
+            estimates, positions = self._candidates(query, count, mask)
+            found = scored(query, self._ids[positions], self._rows, k)
+            if self._settled(found, min(k, available), estimates):
+                return found
+            count *= _MORE
+        return scored(query, self._ids if mask is None else self._ids[mask], self._rows, k)
+
+
+def scored(query: FloatVector, ids: IdArray, rows: ExactRows, k: int) -> Neighbours:
+    """Return the `k` best of `ids` by their exact vectors; rows whose vector is gone are left out."""
+    kept_ids, kept = [np.empty(0, np.int64)], [np.empty((0, rows.dimensions), np.float32)]
+    for start in range(0, len(ids), _ROWS_AT_ONCE):
+        part = ids[start : start + _ROWS_AT_ONCE]
+        vectors = rows.take(part)
+        products = vectors @ query
+        none = np.flatnonzero(products == 0)
+        gone = none[~vectors[none].any(axis=1)]
+        if gone.size:
+            part, vectors, products = (np.delete(one, gone, axis=0) for one in (part, vectors, products))
+        near = contenders(products, k)
+        kept_ids.append(part[near])
+        kept.append(vectors[near])
+    if len(ids) <= _ROWS_AT_ONCE:
+        return nearest(query, kept_ids[-1], kept[-1], k)
+    return nearest(query, np.concatenate(kept_ids), np.concatenate(kept), k)
