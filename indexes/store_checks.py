@@ -86,6 +86,7 @@ def wrong_version(connection: Connection, version_id: int, chunk_spec_id: int) -
     if len(text) != characters:
         return CheckedVersion(document_id, path, f"its text has {len(text)} characters, not {characters}")
     by_spec: dict[int, list[tuple[int, int, int, bytes]]] = {}
+    whole = store_words.chunk_specs(connection)  # of others the chunks are being taken away
     for spec, *chunk in connection.execute(
         'SELECT chunk_spec_id, ordinal, start, "end", text_hash FROM chunk WHERE version_id = ? ORDER BY ordinal',
         (version_id,),
@@ -93,8 +94,8 @@ def wrong_version(connection: Connection, version_id: int, chunk_spec_id: int) -
         by_spec.setdefault(spec, []).append((*chunk,))
     if state == "live" and chunk_spec_id not in by_spec and text.strip():
         return CheckedVersion(document_id, path, "its text has no chunks: no search finds it")
-    for kept in store_words.chunk_specs(connection):  # the chunks of others are being dropped
-        wrong = _wrong_chunks(text, by_spec[kept]) if kept in by_spec else ""
+    for spec, chunks in by_spec.items():
+        wrong = _wrong_chunks(text, chunks) if spec in whole else ""
         if wrong:
             return CheckedVersion(document_id, path, wrong)
     return None
