@@ -4,6 +4,7 @@ What is derived is repaired: words, SQLite's own indexes, segments, exact vector
 acknowledged (documents, texts, vectors) is never touched: where it is damaged, only a backup helps.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _BATCH = 200
 _VECTORS = 5_000
 _SHOWN = 20
 """Documents or vectors that are named singly; more are counted."""
+_SPOOL_SECONDS = 3600.0
 _FROM_BACKUP = "restore a backup: ragsvc restore FILE --replace"
 _REPAIR = "rebuild it: ragsvc doctor --repair"
 
@@ -84,18 +86,25 @@ class _Check:
             *(self._file, self._rows, self._texts, self._words, self._vectors),
             *(self._segments, self._leftovers, self._figures),
         )
+        said = set[Finding]()
         for step in steps:
             try:
-                yield from step()
+                for finding in step():
+                    said.add(finding)
+                    yield finding
             except (StoreBusy, StorageFull):
                 raise
-            except (StoreError, DatabaseError) as error:
-                yield problem("store", "store.db", str(error), _FROM_BACKUP)
+            except (StoreError, DatabaseError, ValueError) as error:
+                kind = "integrity" if isinstance(error, StoreDamaged) else "store"
+                damaged = problem(kind, "store.db", str(error), _FROM_BACKUP)
+                if damaged not in said:
+                    said.add(damaged)
+                    yield damaged
 
     def _file(self) -> Iterator[Finding]:
         with self._store.read() as connection:
             wrong = store_checks.integrity(connection)
-        if wrong and self._repair:
+        if wrong and self._repair and all("index" in message for message in wrong):
             with suppress(StoreDamaged, DatabaseError):
                 point("doctor.indexes")
                 with self._store.write() as connection:
@@ -148,18 +157,18 @@ class _Check:
 
     def _words(self) -> Iterator[Finding]:
         with self._store.read() as connection:
-            specs = store_checks.chunk_specs(connection)
-            wrong = "" if store_words.are_current(connection) else "they were written by another release"
-        wrong = wrong or next(filter(None, map(self._wrong_words, specs)), "")
-        if not wrong:
+            specs, current = store_checks.chunk_specs(connection), store_words.are_current(connection)
+        if not current:
+            yield note("words", "full text", "another release wrote it; the next opening writes it anew", _REPAIR)
             return
-        if not self._repair:
+        wrong = next(filter(None, map(self._wrong_words, specs)), "")
+        if wrong and not self._repair:
             yield problem("words", "full text", wrong, _REPAIR)
-            return
-        point("doctor.words")
-        with self._store.write() as connection:
-            store_words.rebuild(connection)
-        yield Finding("repaired", "words", "full text", f"{wrong}: rebuilt from the texts")
+        elif wrong:
+            point("doctor.words")
+            with self._store.write() as connection:
+                store_words.rebuild(connection)
+            yield Finding("repaired", "words", "full text", f"{wrong}: rebuilt from the texts")
 
     def _wrong_words(self, chunk_spec_id: int) -> str:
         try:
@@ -168,7 +177,7 @@ class _Check:
                     store_checks.check_words(connection, chunk_spec_id)
             with self._store.read() as connection:
                 return store_checks.wrong_words(connection, chunk_spec_id)
-        except (StoreDamaged, DatabaseError) as error:
+        except (StoreDamaged, DatabaseError, ValueError) as error:
             return f"they can't be read ({error})"
 
     def _vectors(self) -> Iterator[Finding]:
@@ -196,8 +205,15 @@ class _Check:
 
     def _rebuilt(self, wrong: dict[str, str]) -> Iterator[Finding]:
         point("doctor.segments")
+        with self._store.write() as connection:
+            last, head = store_checks.last_vector(connection), store_vectors.head(connection)
+            for segment in store_vectors.segments(connection, head.generation):
+                if not 0 < segment.first_id <= segment.last_id <= last:
+                    store_checks.drop_segments(connection, head.generation, segment.ordinal)
         with Collection.open(self._folder) as collection:
-            collection.rebuild_segments(frozenset(wrong))
+            if collection.rebuild_segments(frozenset(wrong)):
+                collection.rebuild_segments(frozenset())  # the files that were replaced go
+            collection.fold_if_due()
         left = self._wrong_segments()
         for file, why in wrong.items():
             if file in left:
@@ -234,6 +250,7 @@ class _Check:
 
     def _leftovers(self) -> Iterator[Finding]:
         """Look for files that nothing names, unless somebody is building one just now."""
+        yield from self._spools()
         if not self._unnamed():
             return
         with suppress(Timeout), FileLock(self._files.locks / "build.lock", timeout=0, mode=0o600):
@@ -243,6 +260,15 @@ class _Check:
                 for path in left:
                     path.unlink(missing_ok=True)
             yield from (_leftover(f"{path.parent.name}/{path.name}", repaired=self._repair) for path in left)
+
+    def _spools(self) -> Iterator[Finding]:
+        """Look for what runs keep while they work, and that dies with them but for a moment at its making."""
+        for path in self._files.locks.glob("tmp*"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _SPOOL_SECONDS:
+                    if self._repair:
+                        path.unlink()
+                    yield _leftover(f"locks/{path.name}", repaired=self._repair)
 
     def _unnamed(self) -> list[Path]:
         with self._store.read() as connection:

@@ -31,7 +31,7 @@ from indexes.errors import Conflict, InvalidVectors, SpecMismatch, StoreNotFound
 from indexes.failpoints import point
 from indexes.garbage import GarbageReport
 from indexes.generations import AUTO, Segments
-from indexes.search import Query, require_valid, search
+from indexes.search import Query, Remembered, require_valid, search
 from indexes.segment_files import SegmentFiles
 from indexes.snapshots import Snapshot, last_row
 from indexes.store import Connection, Store
@@ -59,7 +59,6 @@ from indexes.types import (
     StoredDocument,
     TextSlice,
 )
-from indexes.visibility import Visibility
 
 DELTA_ROWS = 10_000
 DELTA_BYTES = 64 << 20
@@ -90,7 +89,7 @@ class Collection:
         self._snapshot: Snapshot | None = None
         self._damaged: set[str] = set()
         self._refreshing = threading.Lock()
-        self._visibility = Visibility()
+        self._remembered = Remembered()
         self._background = Background(self._renew)
 
     @classmethod
@@ -390,16 +389,17 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             require_valid(asked, head.spec.embedding.dimensions)
-            result = search(connection, self._snapshot_for(connection, head), self._visibility, head, asked)
+            result = search(connection, self._snapshot_for(connection, head), self._remembered, head, asked)
         if self._is_stale(head):
             self._background.wake()
         return result
 
     def load(self) -> None:
-        """Load the segments now, so that no search waits for them."""
+        """Load the segments, and what filters need, now, so that no search waits for them."""
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             self._snapshot_for(connection, head)
+            self._remembered.visibility.load(connection, head)
         if self._is_stale(head):
             self._background.wake()
 
@@ -479,7 +479,7 @@ class Collection:
             segments = store_vectors.segments(connection, head.generation)
             documents, stale = store_search.document_counts(connection)
             chunks = store_words.rows(connection, head.chunk_spec_id)
-            missing = self._visibility.missing(connection, head)
+            missing = self._remembered.visibility.missing(connection, head)
             rejected = store_rejections.count(connection)
             vectors = store_vectors.count_vectors(connection, head.embedding_spec_id)
             delta = store_vectors.count_vectors(connection, head.embedding_spec_id, last_row(segments))

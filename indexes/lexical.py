@@ -13,6 +13,7 @@ run alone, so that a query of one character finds each run that has it: by a pai
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from operator import add
 from typing import Final
@@ -107,6 +108,17 @@ def exact(text: str) -> str:
     return " ".join([word + _UNSTEMMED for word in found if word.endswith(_STEMMABLE)])
 
 
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One part of a query's expression."""
+
+    expression: str
+    word: str
+    """What is looked for, stemmed where it stands in `body`; empty for a phrase, and for the beginning of a pair."""
+    exact: bool = False
+    """Whether it is looked for in its own form, in `exact`."""
+
+
 def expression(query: str) -> str | None:
     """Return a full-text expression that finds every text with at least one word of `query`; None if it has no word.
 
@@ -114,11 +126,15 @@ def expression(query: str) -> str | None:
     identifier (`foo_bar`, `3.11.7`, `E-1234`) is also looked for as a phrase of its parts. A character of a paired
     script that stands alone is looked for as the beginning of a pair.
     """
+    return " OR ".join(term.expression for term in terms(query)) or None
+
+
+def terms(query: str) -> list[Term]:
+    """Return the parts of `expression`, any of which may be enough."""
     folded = _folded(query)
     distinct = dict.fromkeys(_split(folded, _pairs))
     kept = [word for word in distinct if word not in _STOP_WORDS] or list(distinct)
-    terms = [term for word in kept[:MAX_TERMS] for term in _terms(word)]
-    return " OR ".join([*terms, *_phrases(folded)]) or None
+    return [*(term for word in kept[:MAX_TERMS] for term in _terms(word)), *_phrases(folded)]
 
 
 def vocabulary_term(word: str) -> str:
@@ -131,18 +147,21 @@ def vocabulary_term(word: str) -> str:
     return word + _UNSTEMMED if word.endswith(_STEMMABLE) else word
 
 
-def _terms(word: str) -> Iterator[str]:
-    """Yield the expressions for one word."""
-    yield f'"{word}" *' if len(word) == 1 and _PAIRED_RUN.match(word) else f'"{word}"'
+def _terms(word: str) -> Iterator[Term]:
+    """Yield what one word is looked for by."""
+    if len(word) == 1 and _PAIRED_RUN.match(word):
+        yield Term(f'"{word}" *', "")
+    else:
+        yield Term(f'"{word}"', word)
     if word.endswith(_STEMMABLE):
-        yield f'"{word}{_UNSTEMMED}"'
+        yield Term(f'"{word}{_UNSTEMMED}"', word + _UNSTEMMED, exact=True)
 
 
-def _phrases(folded: str) -> Iterator[str]:
+def _phrases(folded: str) -> Iterator[Term]:
     """Yield the first identifiers of a folded query as phrases. A hyphen or slash makes one only beside a digit."""
     found = dict.fromkeys(match[0] for match in _IDENTIFIER.finditer(folded.lower()))
     telling = (name for name in found if re.search(r"[0-9_.:@]", name))
-    return (f'"{" ".join(_split(name, _pairs))}"' for name in islice(telling, MAX_IDENTIFIERS))
+    return (Term(f'"{" ".join(_split(name, _pairs))}"', "") for name in islice(telling, MAX_IDENTIFIERS))
 
 
 def _folded(text: str) -> str:

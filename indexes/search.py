@@ -1,11 +1,11 @@
 """One search over one snapshot: two legs, fused, each passage once. Runs in its caller's read transaction."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from indexes import lexical, store_search, store_words
+from indexes import lexical, pruning, store_search, store_words
 from indexes.errors import InvalidQuery
 from indexes.fusion import weighted_mean
 from indexes.snapshots import Snapshot
@@ -14,6 +14,7 @@ from indexes.store_search import Candidate, Condition
 from indexes.store_vectors import Head
 from indexes.types import Filter, FloatVector, Hit, LegScore, Mode, SearchResult
 from indexes.visibility import Visibility
+from indexes.vocabulary import Vocabulary
 
 _MODES = ("hybrid", "dense", "lexical")
 _LEAST_CANDIDATES = 100
@@ -60,16 +61,24 @@ def require_valid(query: Query, dimensions: int) -> None:
         raise InvalidQuery("the query's vector must be finite and of unit length")
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What a collection's searches remember for one another."""
+
+    visibility: Visibility = field(default_factory=Visibility)
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
+
+
 def search(
-    connection: Connection, snapshot: Snapshot, visibility: Visibility, head: Head, query: Query
+    connection: Connection, snapshot: Snapshot, remembered: Remembered, head: Head, query: Query
 ) -> SearchResult:
     """Return the best `query.k` passages. `head` is of this transaction; `snapshot` covers it."""
     where = store_search.condition(query.where)
-    dense = _dense_leg(connection, snapshot, visibility, head, query) if query.mode != "lexical" else []
-    words = _lexical_leg(connection, head, query, where) if query.mode != "dense" else []
+    dense = _dense_leg(connection, snapshot, remembered.visibility, head, query) if query.mode != "lexical" else []
+    words = _lexical_leg(connection, remembered.vocabulary, head, query) if query.mode != "dense" else []
     ranked = _ranked(query, dense, words)[: query.k]
     hits = _hits(connection, head, ranked, where, (_scores(dense), _scores(words)))
-    return SearchResult(hits, head.generation, _term_weights(connection, head, query.text))
+    return SearchResult(hits, head.generation, _term_weights(connection, remembered.vocabulary, head, query.text))
 
 
 def _hits(
@@ -137,10 +146,20 @@ def _dense_leg(
         asked *= _GROWTH
 
 
-def _lexical_leg(connection: Connection, head: Head, query: Query, where: Condition) -> list[Candidate]:
-    expression = lexical.expression(query.text)
-    if expression is None:
+def _lexical_leg(connection: Connection, vocabulary: Vocabulary, head: Head, query: Query) -> list[Candidate]:
+    """Return passages by BM25: of any word in a small collection, of the telling ones in a large one."""
+    terms = lexical.terms(query.text)
+    if not terms:
         return []
+    rows = store_words.rows(connection, head.chunk_spec_id)
+    held: list[int] = [0] * len(terms)
+    if rows > pruning.LARGE:
+        stems = store_words.stems(term.word for term in terms if term.word and not term.exact)
+        named = [term.word if term.exact else stems.get(term.word, "") for term in terms]
+        counts = vocabulary.counts(connection, head, [name for name in named if name])
+        held = [counts[name] if name else 0 for name in named]
+    expression = pruning.pruned([(term.expression, count) for term, count in zip(terms, held, strict=True)], rows)
+    where = store_search.condition(query.where)
     return store_search.lexical_candidates(connection, head, expression, where, _wanted(query))
 
 
@@ -162,7 +181,7 @@ def _scores(leg: list[Candidate]) -> dict[str, LegScore]:
     return {candidate.text_hash: LegScore(rank, candidate.score) for rank, candidate in enumerate(leg, start=1)}
 
 
-def _term_weights(connection: Connection, head: Head, text: str) -> dict[str, float]:
+def _term_weights(connection: Connection, vocabulary: Vocabulary, head: Head, text: str) -> dict[str, float]:
     """Return ln(1 + (N - df + 0.5) / (df + 0.5)) of the query's words, the inverse document frequency of BM25.
 
     N is the number of chunks in service, df that of those with the word (Robertson and Zaragoza, "The probabilistic
@@ -172,7 +191,7 @@ def _term_weights(connection: Connection, head: Head, text: str) -> dict[str, fl
     if not terms:
         return {}
     total = store_words.rows(connection, head.chunk_spec_id)
-    frequencies = store_words.chunks_with(connection, head.chunk_spec_id, list(terms.values()))
+    frequencies = vocabulary.counts(connection, head, terms.values())
     return {
         word: math.log(1 + (total - frequencies[term] + 0.5) / (frequencies[term] + 0.5))
         for word, term in terms.items()

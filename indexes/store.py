@@ -268,6 +268,11 @@ def gathered(connection: Connection, statement: str, values: Sequence[object] = 
     return rows
 
 
+def in_memory() -> Connection:
+    """Return a connection to an empty database in memory, for use by one thread at a time."""
+    return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+
+
 def erased_slack(path: Path, wait_seconds: float) -> int:
     """Erase the slack of a SQLite file in WAL mode as `Store.erase_slack` does, with errors of this floor."""
     try:

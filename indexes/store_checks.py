@@ -217,6 +217,12 @@ def vectors_between(connection: Connection, embedding_spec_id: int, first: int, 
     return count
 
 
+def drop_segments(connection: Connection, generation: int, ordinal: int) -> None:
+    """Take a segment and all behind it from a generation: their vectors are in the delta until the next fold."""
+    connection.execute("DELETE FROM segment WHERE generation = ? AND ordinal >= ?", (generation, ordinal))
+    connection.execute("UPDATE generation SET revision = revision + 1 WHERE number = ?", (generation,))
+
+
 def pending_purges(connection: Connection) -> int:
     """Return how many purges have not erased their traces in files yet."""
     count: int = connection.execute("SELECT count(*) FROM purge").fetchone()[0]

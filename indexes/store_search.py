@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from indexes import store_words
 from indexes.errors import InvalidQuery
+from indexes.pruning import Expression
 from indexes.store import Connection, gathered
 from indexes.store_vectors import Head
 from indexes.types import Comparison, Filter, Junction, Mark, Place
@@ -180,7 +181,7 @@ def dense_candidates(connection: Connection, head: Head, scores: dict[int, float
 
 
 def lexical_candidates(
-    connection: Connection, head: Head, expression: str, where: Condition, limit: int
+    connection: Connection, head: Head, expression: Expression, where: Condition, limit: int
 ) -> list[Candidate]:
     """Return up to `limit` passages that match, best first, ties by path and start.
 
@@ -188,14 +189,14 @@ def lexical_candidates(
     """
     asked = limit + _SPARE_MATCHES
     while True:
-        rows = store_words.matches(connection, head.chunk_spec_id, expression, where, asked)
+        rows = store_words.matches(connection, head.chunk_spec_id, expression.text, where, asked)
         found: list[_Found] = []
         passages: set[str] = set()
         for chunk_id, key, path, start, score in rows:
-            if len(passages) >= limit and key not in passages and -score != found[-1][0]:
+            if len(passages) >= limit and key not in passages and -score / expression.times != found[-1][0]:
                 return _best(found)[:limit]
             passages.add(key)
-            found.append((-score, path, start, chunk_id, key))
+            found.append((-score / expression.times, path, start, chunk_id, key))
         if len(rows) < asked or (len(passages) >= limit and asked >= _MOST_MATCHES):
             return _best(found)[:limit]
         asked = max(_GROWTH * asked, _MOST_MATCHES)  # some passages stand in many places, and many may tie

@@ -161,15 +161,16 @@ class Eraser:
             block = following
         if kind != _INTERIOR_TABLE:
             before = 4 if kind == _INTERIOR_INDEX else 0
+            least = 0x80 | min(_most_local(kind, usable) >> 7, 0x7F)  # first byte of an integer that is no less
             for pointer in struct.unpack_from(f">{cells}H", page, pointers):
                 first, second = page[pointer + before], page[pointer + before + 1]
-                if first >= 0xA0 or (first >= 0x80 and second >= 0x80):  # 4,096 bytes or more: it may overflow
+                if first >= least or (first >= 0x80 and second >= 0x80):  # else it is surely in the page whole
                     self._chain(page, pointer + before, kind, size, usable)
 
     def _chain(self, page: bytes, at: int, kind: int, size: int, usable: int) -> None:
         """Zero what stands behind the end of a cell's payload in the last page of its overflow chain."""
         payload, at = _varint(page, at)
-        most = usable - 35 if kind == _LEAF_TABLE else (usable - 12) * 64 // 255 - 23
+        most = _most_local(kind, usable)
         if kind == _LEAF_TABLE:
             _, at = _varint(page, at)
         if payload <= most:
@@ -190,6 +191,11 @@ class Eraser:
         if dirty:
             self.erased += dirty
             os.pwrite(self._file, bytes(len(found)), start)
+
+
+def _most_local(kind: int, usable: int) -> int:
+    """Return how many bytes of payload a cell keeps in its page at most."""
+    return usable - 35 if kind == _LEAF_TABLE else (usable - 12) * 64 // 255 - 23
 
 
 def _varint(page: bytes, at: int) -> tuple[int, int]:

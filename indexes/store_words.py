@@ -4,11 +4,13 @@ They are contentless: a row is taken out again by the very values that went in, 
 """
 
 import json
+import threading
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from indexes import lexical
 from indexes.errors import StoreTooNew
-from indexes.store import Connection, gathered
+from indexes.store import Connection, gathered, in_memory
 
 _VERSION_KEY = "lexical_version"
 _AVERAGES = 1
@@ -181,6 +183,33 @@ def chunks_with(connection: Connection, chunk_spec_id: int, terms: Sequence[str]
         (json.dumps(list(terms)),),
     )
     return dict.fromkeys(terms, 0) | dict(found)
+
+
+_stemming = threading.Lock()
+
+
+def stems(words: Iterable[str]) -> dict[str, str]:
+    """Return the term that `body` keeps for each of `words` (see `indexes.lexical`): FTS5's own stemmer is asked."""
+    asked = list(dict.fromkeys(words))
+    connection = _stemmer()
+    with _stemming:
+        connection.execute("BEGIN")
+        try:
+            connection.executemany("INSERT INTO stem (rowid, word) VALUES (?, ?)", enumerate(asked))
+            found = dict(connection.execute("SELECT doc, term FROM stem_vocabulary").fetchall())
+        finally:
+            connection.execute("ROLLBACK")
+    return {word: found[number] for number, word in enumerate(asked)}
+
+
+@cache
+def _stemmer() -> Connection:
+    """Return a database in memory that is always empty: SQLite offers its stemmer only through a table."""
+    connection = in_memory()
+    tokenize = lexical.TOKENIZE.replace("'", "''")
+    connection.execute(f"CREATE VIRTUAL TABLE stem USING fts5(word, content = '', tokenize = '{tokenize}')")
+    connection.execute("CREATE VIRTUAL TABLE stem_vocabulary USING fts5vocab(stem, instance)")
+    return connection
 
 
 def _table(chunk_spec_id: int) -> str:

@@ -15,8 +15,12 @@ from filelock import FileLock, Timeout
 
 from indexes import checking
 from indexes.checking import Finding, note, problem
+from indexes.collection import Collection
+from indexes.errors import RunGoesOn, StoreBusy, StoreError
 from indexes.failpoints import point
-from ragsvc.errors import ConfigurationError, StorageFailed, UnknownCollection
+from indexes.store import DatabaseError
+from ragsvc import purging
+from ragsvc.errors import ConfigurationError, StorageBusy, StorageFailed, UnknownCollection
 from ragsvc.inbox import Inbox
 from ragsvc.job_store import JobStore
 from ragsvc.library import DEFAULT
@@ -100,10 +104,26 @@ class _Examiner:
             todo = f"ragsvc restore FILE --collection {row.name} --replace, or ragsvc collections remove {row.name}"
             yield problem("folder", f"collections/{row.folder}", "its store is gone", todo)
             return
+        if self._repair:
+            yield from self._purges(folder)
         for finding in checking.check(folder, repair=self._repair):
             if finding.level == "problem" and self._moved(row):
                 return  # it was removed or replaced under us
             yield finding
+
+    def _purges(self, folder: Path) -> Iterator[Finding]:
+        """Complete the purges that were killed, or kept from their end by a run."""
+        try:
+            with Collection.open(folder) as collection:
+                for purge in collection.pending_purges():
+                    try:
+                        purging.complete(collection, self._jobs, purge.document_id)
+                    except (RunGoesOn, StoreBusy, StorageBusy) as error:
+                        yield note("purge", purge.document_id, f"its purge can't be completed now: {error}")
+                    else:
+                        yield Finding("repaired", "purge", purge.document_id, "its purge is complete now")
+        except (StoreError, DatabaseError, OSError):
+            return  # the check says what is wrong
 
     def _moved(self, row: CollectionRow) -> bool:
         now = self._store.collection_of_id(row.id)

@@ -8,6 +8,7 @@ import numpy as np
 
 from indexes.collection import Collection
 from indexes.types import (
+    Chunk,
     ChunkSpec,
     DocumentCut,
     EmbeddingSpec,
@@ -49,6 +50,11 @@ def cut(document: StoredDocument, spec: IndexSpec) -> DocumentCut:
         replace(c, embedded_hash=hash_under(spec, document.title, document.text[c.start : c.end])) for c in chunks
     )
     return DocumentCut(document.document_id, document.version, prepared)
+
+
+def chunks_under(spec: IndexSpec, text: str) -> tuple[Chunk, ...]:
+    """Return the chunks of a text that nothing has cut before."""
+    return cut(StoredDocument(0, "", 0, "", "", text, (), ()), spec).chunks
 
 
 def cut_all(collection: Collection, spec: IndexSpec, *, embed: bool = True) -> int:

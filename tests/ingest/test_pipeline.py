@@ -632,3 +632,21 @@ def test_marks_join_positions_and_headings():
         Mark(9, {"sheet": "A", "row": 2}, ("A", "B")),
     )
     assert preparing.marks_of(replace(document, sections=sections[:2], marks=())) == ()
+
+
+def test_a_vector_that_is_deleted_under_a_run_is_paid_for_again(world):
+    """What a run counted on, and garbage collection took before its document was applied, is embedded after all."""
+    world.write("a.txt", _long("apples"))
+    world.index()
+    [document] = world.collection.documents(None, 10, None)[0]
+    world.collection.remove_document(document.id)
+    sent = len(world.embedder.sent)
+    locks = world.base / "locks"
+    with preparing.prepare(world.folder, world.collection, locks) as prepared:
+        assert prepared.wanted == frozenset()
+        assert world.collection.collect_garbage(0).vectors  # its runs lock elsewhere, so this run is not seen
+        report = asyncio.run(pipeline.apply(prepared, world.collection, world.embedder))
+    assert (report.applied, report.conflicts) == (1, ())
+    assert len(world.embedder.sent) == 2 * sent
+    assert world.visible() == {"a.txt": _long("apples")}
+    assert world.collection.status().missing_vectors == 0

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from indexes import pruning
 from ragsvc.compose import House
 from ragsvc.evaluation import LEGS, Evaluation, EvaluationRequest, Leg, evaluate
 from ragsvc.settings import Settings
@@ -40,6 +41,27 @@ def test_words_find_what_they_should(name, measure, floor, tmp_path):
 def test_words_find_scientific_abstracts(tmp_path):
     """nDCG@10 of the lexical leg is above plain BM25's 0.693 over whole abstracts with stemming and titles."""
     assert _evaluate("scifact_train", tmp_path, "lexical").mean("lexical", "nDCG@10") >= 0.70
+
+
+@pytest.mark.parametrize(
+    ("name", "floor"),
+    [("cmrc2018_trial", 0.98), pytest.param("scifact_train", 0.70, marks=pytest.mark.soak)],
+)
+def test_words_find_what_they_should_in_large_collections(name, floor, tmp_path, monkeypatch):
+    """Searched as a collection of a million is, with the same share of the rows scored, the floors are the same."""
+    plan, shares = pruning.pruned, {name: getattr(pruning, name) / 1e6 for name in ("SCORED_ROWS", "COUNTED_ROWS")}
+    searched = []
+
+    def pruned(terms, rows):
+        for name, share in shares.items():
+            monkeypatch.setattr(pruning, name, int(share * rows))
+        searched.append(plan(terms, rows))
+        return searched[-1]
+
+    monkeypatch.setattr(pruning, "LARGE", 0)
+    monkeypatch.setattr(pruning, "pruned", pruned)
+    assert _evaluate(name, tmp_path, "lexical").mean("lexical", "nDCG@10") >= floor
+    assert sum(" AND " in each.text for each in searched) > len(searched) / 2  # it was pruned
 
 
 @pytest.mark.soak

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from indexes.errors import InvalidVectors, StoreError
+from indexes.errors import InvalidVectors, StoreClosed, StoreError
 from indexes.types import EmbeddingSpec, IndexSpec, SearchResult
 from ingest.protocols import Embedded, RequestLimits
 from ragsvc.errors import BadRequest, EmbeddingUnavailable, Overloaded, UnknownCollection
@@ -75,7 +75,7 @@ class _Library:
         self.collection = collection
 
     def open(self, name: str) -> _Collection:
-        if name != "default":
+        if name != "default" or self.collection is None:
             raise UnknownCollection(f"no collection {name}")
         return self.collection
 
@@ -164,6 +164,28 @@ def test_a_collection_that_was_made_anew_is_searched_as_it_is_now(closed: bool) 
     assert [answer.embedding_model for answer in answers] == ["small", "large"]
     assert [search[1] for search in old.searches + new.searches] == [(4,), (8,)]
     assert answers[1].embedding_tokens == 10  # the first embedding was by the spec that was last seen
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "lexical"])
+@pytest.mark.parametrize("then", ["replaced", "removed"])
+def test_a_collection_that_is_closed_under_a_search_is_opened_by_its_name_again(mode: str, then: str) -> None:
+    """Replaced meanwhile, the new one is searched; removed meanwhile, it is unknown: never an error of the store."""
+    old, new = _Collection(), _Collection()
+    library = _Library(old)
+
+    def close() -> None:
+        library.collection = new if then == "replaced" else None  # type: ignore[assignment]
+        raise StoreClosed("closed")
+
+    old.on_search = close
+    retrieval = Retrieval(library, _Embedder)
+    asked = retrieval.retrieve("what", "default", 3, mode, None)  # type: ignore[arg-type]
+    if then == "removed":
+        with pytest.raises(UnknownCollection):
+            asyncio.run(asked)
+    else:
+        assert asyncio.run(asked).result.hits
+        assert len(new.searches) == 1
 
 
 def test_vectors_of_another_model_are_not_compared() -> None:
