@@ -96,7 +96,7 @@ def _erase_first() -> None:
 
     def remove(self: ServiceStore, name: str, *, idle: bool = False) -> str:
         [row] = [row for row in self.collections() if row.name == name]
-        shutil.rmtree(self.path.parent / "collections" / row.id)
+        shutil.rmtree(self.path.parent / "collections" / row.folder)
         return inner(self, name, idle=idle)
 
     ServiceStore.remove_collection = remove
