@@ -72,7 +72,7 @@ def _found(server: Server, generation: int) -> Any:
 
 
 def test_a_server_follows_and_the_old_spec_answers_as_before(ragsvc, fake, folder):
-    """Publication and rollback reach a running server by its next answer; back under the old spec, hits are the same."""
+    """Publication and rollback reach a running server by its next answer; under the old spec hits are as before."""
     ragsvc.index(folder)
     with ragsvc.serve() as server:
         before = _found(server, 1)

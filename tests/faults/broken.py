@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from indexes import store, store_changes, store_vectors
+from indexes import store, store_chunks, store_vectors
 from indexes.collection import Collection
 from indexes.failpoints import point
 from indexes.types import ApplyReport, ChangeSet
@@ -33,13 +33,13 @@ def _commit_between(connection: store.Connection) -> None:
 
 def _two_transactions() -> None:
     """A document in one, its chunks in another."""
-    inner = store_changes._insert_chunks
+    inner = store_chunks.insert
 
     def insert(connection, *others):
         _commit_between(connection)
         inner(connection, *others)
 
-    store_changes._insert_chunks = insert
+    store_chunks.insert = insert
 
 
 def _late(only_removals: bool) -> Callable[[], None]:
