@@ -73,13 +73,18 @@ class Eraser:
         """Do the whole file, a slice at a time."""
         first: int | None = 1
         while first is not None:
-            with self._quiet():
-                first = self._slice(first)
-                os.fsync(self._file)
-                # A change of no content: what others hold of the file in memory, slack included, is dropped by it.
-                version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-                self._connection.execute(f"PRAGMA user_version = {version}")
+            first = self.step(first)
         self._empty_log(time.monotonic() + self._wait)
+
+    def step(self, first: int) -> int | None:
+        """Do a slice that begins with page `first`; return the first page that is left, None at the end."""
+        with self._quiet():
+            left = self._slice(first)
+            os.fsync(self._file)
+            # A change of no content: what others hold of the file in memory, slack included, is dropped by it.
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            self._connection.execute(f"PRAGMA user_version = {version}")
+        return left
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:

@@ -73,7 +73,11 @@ class House:
         self.settings = settings
         self._store = ServiceStore.open(settings.data_dir)
         self.library = Library(
-            settings.data_dir, self._store, lambda: new_spec(settings), delta_rows=settings.delta_rows
+            settings.data_dir,
+            self._store,
+            lambda: new_spec(settings),
+            delta_rows=settings.delta_rows,
+            index_kind=settings.index_kind,
         )
         lanes = {**LANES, "ingest": replace(LANES["ingest"], concurrency=settings.embed_concurrency)}
         self._governor = Governor(lanes)

@@ -77,14 +77,43 @@ def test_nothing_that_was_deleted_is_left(tmp_path, secure, index):
 
 
 def test_what_others_hold_in_memory_does_not_bring_it_back(tmp_path):
-    """A connection that had pages with slack in its cache, and writes to them later, writes none of it."""
+    """A connection that read pages with slack while they were being erased, and writes to them later, writes none."""
     path = tmp_path / "store.db"
     connection, live = filled(path, 3, secure=False, index=True)
-    with contextlib.closing(connection):
-        connection.execute("SELECT sum(length(text)) FROM rows").fetchone()  # every page is cached now
-        store_slack.erase(path, 5)
-        connection.execute("UPDATE rows SET text = substr(text, 1, 11)")
+    connection.execute("PRAGMA cache_size = -100000")
+    code = f"""
+        import os, pathlib
+        from indexes import store_slack
+
+        class Slow(store_slack.Eraser):
+            def _slice(self, first):
+                print("begun", flush=True)
+                input()
+                return super()._slice(first)
+
+        eraser = Slow(pathlib.Path({str(path)!r}), 5)
+        store_slack._SLICE_SECONDS = 60
+        assert eraser.step(1) is None
+        print("done", flush=True)
+        input()
+    """
+    with (
+        contextlib.closing(connection),
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as eraser,
+    ):
+        assert eraser.stdout.readline() == "begun\n"
+        for table in ("rows", "keyed"):
+            connection.execute(f"SELECT sum(length(text)) FROM {table}").fetchone()  # every page of it is cached now
+        eraser.stdin.write("\n")
+        eraser.stdin.flush()
+        assert eraser.stdout.readline() == "done\n"
+        connection.execute("PRAGMA secure_delete = ON")
+        for table in ("rows", "keyed"):
+            connection.execute(f"UPDATE {table} SET text = 'x' || substr(text, 2)")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        eraser.communicate("\n")
         assert dead(path, live) == set()
 
 
