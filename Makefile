@@ -74,6 +74,10 @@ bench: setup-dev ## print the tables of the benchmarks
 bench-large: setup-dev ## print the tables of the vector indexes at 500,000 and a million rows (minutes, 3 GB of disk)
 	@$(VENV)/python -m benchmarks.vectors --own --rows 500000 1000000
 
+bench-large: setup-dev ## print the tables of large collections (3 GB below TMPDIR, a quarter of an hour)
+	@$(VENV)/python -m benchmarks.filters
+	@$(VENV)/python -m benchmarks.lexical
+
 soak: setup-dev ## the long form of the tests
 	@$(VENV)/python -m pytest -n 2 -m soak --timeout 3600
 
