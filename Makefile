@@ -15,7 +15,7 @@ UV := $(BOOT)/bin/uv
 VENV := .venv/bin
 PEERS := .ragsvc/peers
 
-.PHONY: help run test check bench soak setup setup-dev peers format lint types architecture clean
+.PHONY: help run test check bench bench-large soak setup setup-dev peers format lint types architecture clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,14 @@ bench: setup-dev ## print the tables of the benchmarks
 	@$(VENV)/python -m benchmarks.ingesting
 	@$(VENV)/python -m benchmarks.main_job
 	@$(VENV)/python -m benchmarks.serving --documents 300 1200 4800
+	@$(VENV)/python -m benchmarks.vectors
+
+bench-large: setup-dev ## print the tables of the vector indexes at 500,000 and a million rows (minutes, 3 GB of disk)
+	@$(VENV)/python -m benchmarks.vectors --own --rows 500000 1000000
+
+bench-large: setup-dev ## print the tables of large collections (3 GB below TMPDIR, a quarter of an hour)
+	@$(VENV)/python -m benchmarks.filters
+	@$(VENV)/python -m benchmarks.lexical
 
 soak: setup-dev ## the long form of the tests
 	@$(VENV)/python -m pytest -n 2 -m soak --timeout 3600

@@ -13,7 +13,7 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from indexes import store_backup, store_checks, store_rejections, store_search, store_vectors, store_words
+from indexes import publishing, store_backup, store_checks, store_rejections, store_search, store_vectors, store_words
 from indexes.collection import Collection
 from indexes.errors import StorageFull, StoreBusy, StoreDamaged, StoreError
 from indexes.failpoints import point
@@ -84,7 +84,7 @@ class _Check:
         """Yield what is found. A step that can't be done for damage is a finding itself."""
         steps: tuple[Callable[[], Iterable[Finding]], ...] = (
             *(self._file, self._rows, self._texts, self._words, self._vectors),
-            *(self._segments, self._leftovers, self._figures),
+            *(self._segments, self._leftovers, self._retired, self._figures),
         )
         said = set[Finding]()
         for step in steps:
@@ -157,7 +157,7 @@ class _Check:
 
     def _words(self) -> Iterator[Finding]:
         with self._store.read() as connection:
-            specs, current = store_checks.chunk_specs(connection), store_words.are_current(connection)
+            specs, current = store_words.chunk_specs(connection), store_words.are_current(connection)
         if not current:
             yield note("words", "full text", "another release wrote it; the next opening writes it anew", _REPAIR)
             return
@@ -178,7 +178,9 @@ class _Check:
             with self._store.read() as connection:
                 return store_checks.wrong_words(connection, chunk_spec_id)
         except (StoreDamaged, DatabaseError, ValueError) as error:
-            return f"they can't be read ({error})"
+            with self._store.read() as connection:
+                dropped = chunk_spec_id not in store_words.chunk_specs(connection)
+            return "" if dropped else f"they can't be read ({error})"
 
     def _vectors(self) -> Iterator[Finding]:
         after, wrong = 0, list[int]()
@@ -281,6 +283,16 @@ class _Check:
             for path in folder.iterdir()
             if path.name not in named
         )
+
+    def _retired(self) -> Iterator[Finding]:
+        """Look for what no kept generation needs, and a killed change of generations has not taken apart."""
+        with self._store.read() as connection:
+            left = len(store_words.dropped(connection))
+        if left and self._repair:
+            publishing.drop_retired(self._store)
+            yield Finding("repaired", "leftover", "generations", "an old one was not taken apart: it is now")
+        elif left:
+            yield note("leftover", "generations", "an old one is not taken apart yet", _REPAIR)
 
     def _figures(self) -> Iterator[Finding]:
         with self._store.read() as connection:

@@ -82,7 +82,12 @@ class Collection:
     def __init__(self, store: Store, folder: Path, collection_id: str, delta_rows: int, kind: str) -> None:
         self._store, self._folder = store, folder
         self._files = SegmentFiles(store, folder)
-        self._files.make_folders()
+        if not store.read_only:
+            try:
+                self._files.make_folders()
+            except BaseException:
+                store.close()
+                raise
         self._segments = Segments(store, self._files, kind)
         self._id = collection_id
         self._delta_rows = delta_rows

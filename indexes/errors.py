@@ -15,8 +15,10 @@ IndexesError
     ├── StoreDamaged      the database, or a derived file that could not be rebuilt, is damaged
     ├── StoreTooNew       written by a newer release: refused unchanged
     ├── StoreClosed       closed, removed or replaced while it was used: open it again by its name
-    └── StorageFull       the disk is full or read-only: nothing was changed
+    └── StorageFull       the disk is full, read-only or failing, or no descriptor is left: nothing was changed
 """
+
+import errno
 
 
 class IndexesError(Exception):
@@ -80,4 +82,13 @@ class StoreClosed(StoreError):
 
 
 class StorageFull(StoreError):
-    """The disk is full or read-only; nothing was changed."""
+    """The disk is full, read-only or failing, or no file descriptor is left; nothing was changed."""
+
+
+NO_STORAGE = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE),
+        *(errno.EROFS, errno.EACCES, errno.EPERM),
+    }
+)
+"""What an OSError says when there is nothing to write to: no room, no right, no descriptor, or a disk that fails."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from indexes import store_changes, store_garbage, store_vectors, store_words
+from indexes import publishing, store_changes, store_garbage, store_vectors, store_words
 from indexes.errors import RunGoesOn
 from indexes.failpoints import point
 from indexes.generations import Segments
@@ -66,8 +66,11 @@ def collect_if_due(store: Store, segments: Segments, folder: Path, keep_days: fl
 def collect(store: Store, segments: Segments, folder: Path, keep_days: float) -> GarbageReport:
     """Delete vectors that were unreferenced for `keep_days`, and files of killed runs and builds.
 
+    What only generations needed that are kept no longer goes first, where a kill left some of it.
+
     While a run goes on vectors are only put down: it may rely on some, and would have to pay for them again.
     """
+    publishing.drop_retired(store)
     marked, forgotten = _mark(store), _unmark(store)
     runs = run_goes_on(folder)
     vectors = 0 if runs else _sweep(store, _stamp(datetime.now(UTC) - timedelta(days=keep_days)))
@@ -230,13 +233,14 @@ def end_purge(store: Store, folder: Path, purge: PendingPurge) -> None:
 def _merge_words(store: Store) -> None:
     """Merge each table of words into one b-tree: until then words that were taken out stand in the others."""
     with store.read() as connection:
-        specs = store_garbage.chunk_specs(connection)
+        specs = store_words.chunk_specs(connection)
     for spec in specs:
         first = more = True
         while more:
             point("purge.words")
             with store.write() as connection:
-                more = store_words.merge_step(connection, spec, _MERGED_PAGES, first=first)
+                more = spec in store_words.chunk_specs(connection)  # a publication may have dropped it
+                more = more and store_words.merge_step(connection, spec, _MERGED_PAGES, first=first)
             first = False
 
 

@@ -183,7 +183,10 @@ class Segments:
             point("segment.sync")
             _make_durable(beside)
             size, digest = beside.stat().st_size, checksum(beside)
-            _try(kinds()[segment.kind].load(beside, rows, settings), rows)
+            try:
+                _try(kinds()[segment.kind].load(beside, rows, settings), rows)
+            except StoreDamaged as error:  # FAISS does not say so where the last of its writes fails
+                raise StorageFull(f"{path} can't be read back as it was written: {error}; check the disk") from error
             point("segment.rename")
             beside.rename(path)
             point("segment.sync-folder")
@@ -209,7 +212,8 @@ class Segments:
             self._files.make_folders()
             lock.acquire()
         try:
-            self._removed = self._remove_unpublished() if lock.is_locked else 0
+            with _storage(self._files.indexes):
+                self._removed = self._remove_unpublished() if lock.is_locked else 0
             yield lock.is_locked
         finally:
             lock.release()
@@ -235,7 +239,9 @@ def _kind_for(rows: int, dimensions: int) -> str:
 
 
 def _raise_damage() -> None:
-    raise StoreDamaged("the exact vectors just written can't be read back; check the disk")
+    raise StorageFull(
+        "the exact vectors just written can't be read back: check the disk and the limit of open files (ulimit -n)"
+    )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from indexes import store_vectors
-from indexes.errors import StoreDamaged
+from indexes.errors import NO_STORAGE, StorageFull, StoreDamaged
 from indexes.exact_index import ExactIndex
 from indexes.store import Store, file_bytes
 from indexes.types import FloatMatrix, IdArray, Neighbours, Segment
@@ -39,10 +39,15 @@ class SegmentFiles:
         self.locks = folder / "locks"
 
     def make_folders(self) -> None:
-        """Make the folders, for their owner alone. Raises OSError."""
-        for made in (self.indexes, self.vectors, self.locks):
-            made.mkdir(exist_ok=True)
-            made.chmod(0o700)
+        """Make the folders, for their owner alone. Raises StorageFull."""
+        try:
+            for made in (self.indexes, self.vectors, self.locks):
+                made.mkdir(exist_ok=True)
+                made.chmod(0o700)
+        except OSError as error:
+            if error.errno not in NO_STORAGE:
+                raise
+            raise StorageFull(f"the folders of a collection can't be made: {error}; make room, then repeat") from error
 
     def map_path(self, spec_id: int) -> Path:
         """Return where the exact vectors of an embedding spec lie."""

@@ -8,14 +8,24 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from indexes import store_slack
-from indexes.errors import StorageFull, StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreNotFound, StoreTooNew
+from indexes import store_slack, store_still
+from indexes.errors import (
+    NO_STORAGE,
+    StorageFull,
+    StoreBusy,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
+    StoreNotFound,
+    StoreTooNew,
+)
 from indexes.failpoints import point
 from indexes.migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
 
@@ -33,6 +43,8 @@ MAX_IDLE = 4
 LOG_BYTES = 64 << 20
 """What the log is cut back to after a large transaction."""
 BUSY_SECONDS = 10.0
+
+_GLANCES, _GLANCE_SECONDS = 3, 0.02
 
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -57,6 +69,7 @@ class Store:
         self._writer: Connection | None = None
         self._written: tuple[int, int] | None = None
         self._closed = False
+        self._still = store_still.is_still(path)
 
     @classmethod
     def create(cls, folder: Path, busy_seconds: float = BUSY_SECONDS) -> "Store":
@@ -64,16 +77,9 @@ class Store:
 
         Raises StoreDamaged where another kind of file is, else as `open` does.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
         path = folder / FILE_NAME
-        point("store.file")
-        # SQLite gives the mode of this file to its -wal and -shm, whatever the umask.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            os.fchmod(descriptor, 0o600)
-        finally:
-            os.close(descriptor)
+        with _translated(path):
+            _make_file(path)
         application, version = _header(path)
         if application == APPLICATION_ID:
             return cls.open(folder, busy_seconds)
@@ -85,16 +91,17 @@ class Store:
             point("store.log")
             connection.execute("PRAGMA journal_mode = WAL")
             migrate(connection)
-        point("store.sync")
-        sync_folder(folder)
-        sync_folder(folder.parent)
+            point("store.sync")
+            sync_folder(folder)
+            sync_folder(folder.parent)
         return store
 
     @classmethod
     def open(cls, folder: Path, busy_seconds: float = BUSY_SECONDS) -> "Store":
         """Open the store in `folder`, migrated to this release's schema.
 
-        Raises StoreNotFound, StoreTooNew (the file stays as it is, to the byte) or StoreDamaged.
+        Where nothing can be written it is only read. Raises StoreNotFound, StoreTooNew (the file stays as it is, to the
+        byte), StoreDamaged, and StorageFull where it can't be written and must be, or can't be opened.
         """
         path = folder / FILE_NAME
         if not path.is_file():
@@ -133,6 +140,18 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Give a connection inside one read transaction: everything read through it is of one moment."""
+        if self._closed or not self.read_only:
+            yield from self._read()
+        else:
+            with read_still(self.path, self._busy_seconds) as connection:
+                yield connection
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the file, as it was when it was opened or last to be written, can only be read."""
+        return self._still
+
+    def _read(self) -> Iterator[Connection]:
         with _translated(self.path):
             connection = self._take()
             try:
@@ -151,6 +170,7 @@ class Store:
             raise StoreBusy(f"another write to {self.path} took longer than {self._busy_seconds:g} s; try again")
         try:
             with _translated(self.path):
+                self._refuse_still()
                 connection = self._writing_connection()
                 point("store.begin")
                 connection.execute("BEGIN IMMEDIATE")
@@ -162,10 +182,24 @@ class Store:
                     connection.execute("COMMIT")
                     point("store.committed")
                 finally:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
+                    self._undo(connection)
         finally:
             self._writing.release()
+
+    def _refuse_still(self) -> None:
+        if self._still:
+            self._still = store_still.is_still(self.path)
+        if self._still:
+            raise StorageFull(f"{self.path} can only be read: {_REMEDY}")
+
+    def _undo(self, connection: Connection) -> None:
+        """Roll back what is not committed. A connection that can't is given up: closing it undoes the same."""
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._writer = None
+            connection.close()
 
     def copy_to(self, target: Path) -> None:
         """Write a compact copy of one moment into `target`, an empty file, while others read and write.
@@ -207,15 +241,11 @@ class Store:
         connection = sqlite3.connect(
             self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=256
         )
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        if readonly:
-            connection.execute("PRAGMA query_only = ON")
-        else:
-            # What is deleted is zeroed at once, whatever this SQLite was built with; `erase_slack` does the rest.
-            connection.execute("PRAGMA secure_delete = ON")
+        try:
+            _set_up(connection, readonly=readonly)
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     @contextmanager
@@ -309,6 +339,31 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _make_file(path: Path) -> None:
+    """Make an empty file in its folder, both for their owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    point("store.file")
+    # SQLite gives the mode of this file to its -wal and -shm, whatever the umask.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def _set_up(connection: Connection, *, readonly: bool) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    if readonly:
+        connection.execute("PRAGMA query_only = ON")
+    else:
+        # What is deleted is zeroed at once, whatever this SQLite was built with; `erase_slack` does the rest.
+        connection.execute("PRAGMA secure_delete = ON")
+
+
 @contextmanager
 def read_file(path: Path) -> Iterator[Connection]:
     """Give a connection to a store that nobody writes, a backup: nothing is changed, no log is made beside it."""
@@ -332,26 +387,57 @@ def memory() -> Iterator[Connection]:
 
 def _header(path: Path) -> tuple[int, int]:
     """Return application id and schema version, read-only: even a leftover log is not merged into the file."""
+    if store_still.is_still(path):
+        with read_still(path, BUSY_SECONDS) as connection:
+            return _marks(connection)
     with _translated(path):
         try:
-            return _marks(path, "ro")
+            return patiently(lambda: _marks_of(path, "ro"))
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
                 raise
         # A creation was killed before the file got its log; what it left half-written must be taken back to be read.
-        return _marks(path, "rw")
+        return _marks_of(path, "rw")
 
 
-def _marks(path: Path, mode: str) -> tuple[int, int]:
+def patiently(read: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+    """Return what a connection reads that can't write, tried a few times: who closes the file last takes its log away.
+
+    For a moment SQLite then finds neither a log nor the right to make one.
+    """
+    for _ in range(_GLANCES):
+        with suppress(sqlite3.OperationalError):
+            return read()
+        time.sleep(_GLANCE_SECONDS)
+    return read()
+
+
+def _marks_of(path: Path, mode: str) -> tuple[int, int]:
     # Where others have the store open, not even their shared memory is written to.
     shared = "&readonly_shm=1" if mode == "ro" and path.with_name(f"{path.name}-shm").exists() else ""
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}{shared}", uri=True)
     try:
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        return _marks(connection)
     finally:
         connection.close()
-    return application, version
+
+
+def _marks(connection: Connection) -> tuple[int, int]:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    return application, connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+@contextmanager
+def read_still(path: Path, busy_seconds: float) -> Iterator[Connection]:
+    """Give a connection inside one read transaction on a file that can't be written (see `store_still`).
+
+    Raises StoreBusy where it was written meanwhile, StorageFull, StoreDamaged.
+    """
+    try:
+        with _translated(path), store_still.read(path, busy_seconds) as connection:
+            yield connection
+    except store_still.Moved:
+        raise StoreBusy(f"{path} was written while it was read from a place that can't write it; try again") from None
 
 
 @contextmanager
@@ -360,19 +446,28 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _translation(path, error) from error
+    except OSError as error:
+        if error.errno not in NO_STORAGE:
+            raise
+        raise StorageFull(f"{path} can't be used: {error}; {_REMEDY}") from error
+
+
+_REMEDY = "make room, check permissions and the limit of open files (ulimit -n), then repeat"
 
 
 def _translation(path: Path, error: sqlite3.Error) -> Exception:
     """Map by SQLite's primary result code; a constraint or a misuse is a bug of ours and stays what it is."""
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     if code in _FULL:
-        return StorageFull(
-            f"{path} can't be written, and this step was undone: {error}; make room or check permissions, then repeat"
-        )
+        return StorageFull(f"{path} can't be written, and this step was undone: {error}; {_REMEDY}")
     if code in _BUSY:
         return StoreBusy(f"another process is writing to {path} for long; try again")
     if code in _DAMAGED:
-        return StoreDamaged(f"{path} is damaged: {error}; restore it from a backup")
+        # SQLite says this of some reads that fail, too.
+        return StoreDamaged(f"{path} is damaged, or its disk can't be read: {error}; check the disk, `ragsvc doctor`")
     if code == sqlite3.SQLITE_CANTOPEN:
-        return StoreError(f"{path} can't be opened: {error}; check the permissions of its folder")
+        # SQLite says no more. A file that is there could not be opened, or its log could not be made.
+        if path.exists():
+            return StorageFull(f"{path} can't be opened: {error}; {_REMEDY}")
+        return StoreError(f"{path} is gone; restore it from a backup, or make the collection again")
     return error

@@ -86,6 +86,7 @@ def wrong_version(connection: Connection, version_id: int, chunk_spec_id: int) -
     if len(text) != characters:
         return CheckedVersion(document_id, path, f"its text has {len(text)} characters, not {characters}")
     by_spec: dict[int, list[tuple[int, int, int, bytes]]] = {}
+    whole = store_words.chunk_specs(connection)  # of others the chunks are being taken away
     for spec, *chunk in connection.execute(
         'SELECT chunk_spec_id, ordinal, start, "end", text_hash FROM chunk WHERE version_id = ? ORDER BY ordinal',
         (version_id,),
@@ -93,8 +94,8 @@ def wrong_version(connection: Connection, version_id: int, chunk_spec_id: int) -
         by_spec.setdefault(spec, []).append((*chunk,))
     if state == "live" and chunk_spec_id not in by_spec and text.strip():
         return CheckedVersion(document_id, path, "its text has no chunks: no search finds it")
-    for chunks in by_spec.values():
-        wrong = _wrong_chunks(text, chunks)
+    for spec, chunks in by_spec.items():
+        wrong = _wrong_chunks(text, chunks) if spec in whole else ""
         if wrong:
             return CheckedVersion(document_id, path, wrong)
     return None
@@ -111,11 +112,6 @@ def _wrong_chunks(text: str, chunks: Sequence[tuple[int, int, int, bytes]]) -> s
             return f"its chunks leave out [{covered}:{start}] of its text"
         covered = max(covered, end)
     return "" if covered == len(text) else f"its chunks leave out [{covered}:{len(text)}] of its text"
-
-
-def chunk_specs(connection: Connection) -> list[int]:
-    """Return the ids of the ChunkSpecs: each has its full-text table."""
-    return [row[0] for row in connection.execute("SELECT id FROM chunk_spec ORDER BY id")]
 
 
 def check_words(connection: Connection, chunk_spec_id: int) -> None:

@@ -207,10 +207,5 @@ def has_pending_purge(connection: Connection) -> bool:
     return connection.execute("SELECT 1 FROM purge LIMIT 1").fetchone() is not None
 
 
-def chunk_specs(connection: Connection) -> list[int]:
-    """Return the ids of all ChunkSpecs: each has a table of words."""
-    return [row[0] for row in connection.execute("SELECT id FROM chunk_spec ORDER BY id")]
-
-
 def _delete(connection: Connection, keys: Sequence[VectorKey]) -> None:
     connection.executemany("DELETE FROM vector WHERE id = ?", [(vector_id,) for _, vector_id in keys])

@@ -192,7 +192,7 @@ class _Application:
             upserts=tuple(documents),
             as_of=prepared.changes.as_of,
             spec=prepared.spec,
-            needs_vectors=True,
+            needs_vectors=self.options.needs_vectors,
         )
 
     async def _reject_refused(self) -> None:

@@ -168,6 +168,8 @@ class IngestOptions:
     """Texts a request."""
     concurrency: int = 4
     """Requests in flight."""
+    needs_vectors: bool = True
+    """Apply documents only with all their vectors; else they are found by their words alone."""
     max_bytes: int = 50 * 1024 * 1024
     """Of a file; a larger one is rejected unread."""
     left_out: frozenset[str] = frozenset()

@@ -73,7 +73,11 @@ class House:
         self.settings = settings
         self._store = ServiceStore.open(settings.data_dir)
         self.library = Library(
-            settings.data_dir, self._store, lambda: new_spec(settings), delta_rows=settings.delta_rows
+            settings.data_dir,
+            self._store,
+            lambda: new_spec(settings),
+            delta_rows=settings.delta_rows,
+            index_kind=settings.index_kind,
         )
         lanes = {**LANES, "ingest": replace(LANES["ingest"], concurrency=settings.embed_concurrency)}
         self._governor = Governor(lanes)
@@ -150,6 +154,8 @@ class House:
         embedding = "local" if model == LOCAL_MODEL else "openai"
         if self.settings.moderation == "off":
             degraded.append("moderation is off")
+        if self._store.read_only:
+            degraded.append("the data directory can't be written: nothing is indexed, and usage is not recorded")
         degraded += [f"job {job.id} waits: {job.error_code}" for job in self.uploads.jobs.waiting()]
         return Readiness(
             ready=True,

@@ -12,7 +12,8 @@ RagsvcError
 ├── JobFinished                 409: there is nothing left to cancel
 ├── BudgetRefused               exit 5
 ├── StorageBusy                 service.db is held by another process              409, exit 3
-├── StorageFailed               service.db is damaged, or the disk full            503, exit 3
+├── StorageFailed               service.db is damaged                              503, exit 3
+│   ├── NoStorage               the disk is full, read-only or failing, or no descriptor is left
 │   └── UploadLost              an accepted body is gone or damaged
 ├── Overloaded                  503 + Retry-After
 └── ProviderError               an upstream; exit 4
@@ -128,11 +129,17 @@ class StorageBusy(RagsvcError):
 
 
 class StorageFailed(RagsvcError):
-    """The service's database is damaged, or the disk is full or read-only."""
+    """The service's database is damaged."""
 
     code = "storage_failed"
     status = 503
     exit_code = 3
+
+
+class NoStorage(StorageFailed):
+    """The disk is full, read-only or failing, or no file descriptor is left; nothing was changed."""
+
+    code = "storage_full"
 
 
 class UploadLost(StorageFailed):

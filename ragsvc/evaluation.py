@@ -160,6 +160,7 @@ async def _index(
     options = IngestOptions(inputs=settings.embed_batch, concurrency=settings.embed_concurrency)
     if embedder is None:
         prepared, embedder = replace(prepared, wanted=frozenset()), KnownQueries(collection, None)
+        options = replace(options, needs_vectors=False)
     await pipeline.apply(prepared, collection, embedder, options, on_event)
 
 

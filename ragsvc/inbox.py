@@ -6,7 +6,6 @@ holds is a leftover.
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import threading
@@ -18,7 +17,7 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from indexes.errors import StorageFull
+from indexes.errors import NO_STORAGE, StorageFull
 from indexes.failpoints import point
 from ragsvc.errors import Overloaded, StorageFailed, UploadLost
 from ragsvc.job_store import new_job_id
@@ -28,7 +27,6 @@ T = TypeVar("T")
 _LOCK = ".lock"
 _ZEROS = 1 << 20
 """Bytes a write."""
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 
 
 class Inbox:
@@ -193,6 +191,6 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_STORAGE:
             raise StorageFull(f"{path} can't be written: {error.strerror}; make room, then send it again") from error
         raise StorageFailed(f"{path} can't be written: {error}") from error

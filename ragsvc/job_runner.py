@@ -16,6 +16,7 @@ import structlog
 from filelock import FileLock, Timeout
 
 from indexes.errors import (
+    NO_STORAGE,
     IndexesError,
     NotFound,
     SpecMismatch,
@@ -25,7 +26,7 @@ from indexes.errors import (
     StoreTooNew,
 )
 from ingest.errors import IngestError, RunLocked, SpecChanged, VocabularyError
-from ragsvc.errors import RagsvcError, StorageBusy, UnknownCollection, UploadLost
+from ragsvc.errors import NoStorage, RagsvcError, StorageBusy, StorageFailed, UnknownCollection, UploadLost
 from ragsvc.job_store import JobStore
 from ragsvc.jobs import Job
 from ragsvc.upload_run import Stopped, in_thread
@@ -117,7 +118,10 @@ class JobRunner:
 
     async def start(self) -> None:
         """Begin; what a dead process left behind goes on."""
-        await in_thread(self._jobs.wake)
+        try:
+            await in_thread(self._jobs.wake)
+        except (StorageFailed, StorageBusy) as error:  # questions are answered all the same
+            _log.warning("waiting jobs can't be woken", error=str(error))
         self._main = asyncio.create_task(self._look())
 
     async def stop(self) -> None:
@@ -286,7 +290,9 @@ class JobRunner:
             # The source of uploads was removed under the run, or the collection was replaced, or went over to another
             # generation.
             return POLL_SECONDS
-        soon = isinstance(error, StoreBusy | StorageBusy | OSError | StorageFull) or getattr(error, "retryable", False)
+        soon = isinstance(error, StoreBusy | StorageBusy | NoStorage | OSError | StorageFull) or getattr(
+            error, "retryable", False
+        )
         if not soon:
             return PROBE_SECONDS
         failures = self._failures.get(job.id, 0)
@@ -311,4 +317,6 @@ def _code(error: Exception) -> str:
     """Return the problem code of an error, also of one of the floors below, which know nothing of codes."""
     if isinstance(error, RagsvcError):
         return error.code
+    if isinstance(error, OSError) and error.errno in NO_STORAGE:
+        return "storage_full"
     return next((code for kind, code in _CODES if isinstance(error, kind)), "internal")

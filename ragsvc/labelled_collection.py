@@ -65,9 +65,11 @@ def opened(settings: Settings, folder: Path, spec: IndexSpec, *, words_only: boo
     for part in (home.parent, home):
         part.mkdir(mode=0o700, exist_ok=True)
     try:
-        collection = LabelledCollection.open(mine, delta_rows=settings.delta_rows)
+        collection = LabelledCollection.open(mine, delta_rows=settings.delta_rows, kind=settings.index_kind)
     except StoreNotFound:
-        collection = LabelledCollection.create(mine, _key(mine.name)[:6], spec, delta_rows=settings.delta_rows)
+        collection = LabelledCollection.create(
+            mine, _key(mine.name)[:6], spec, delta_rows=settings.delta_rows, kind=settings.index_kind
+        )
     collection.locks, collection.words_only = mine / "locks", words_only
     others = [path.parent for path in home.glob(f"*-{embedding}/store.db") if path.parent != mine]
     collection.siblings = [] if words_only else sorted(others)

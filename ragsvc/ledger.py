@@ -16,6 +16,8 @@ Dimension = Literal["day", "purpose", "role", "model", "provider", "collection"]
 
 FLUSH_SECONDS = 0.2
 """How long a row may wait for others before it is committed: what a kill can lose."""
+_LONGEST_PAUSE = 30.0
+"""Seconds between two tries while the disk refuses: the pause doubles with each."""
 _MOST_WAITING = 100_000
 """Rows kept while the disk refuses them; beyond, the oldest are given up, and the log says so."""
 
@@ -63,6 +65,7 @@ class LedgerBuffer:
     def __init__(self, write: Callable[[Sequence[LedgerEntry]], None], seconds: float = FLUSH_SECONDS) -> None:
         """`write` stores rows in one transaction, or raises RagsvcError and has stored none."""
         self._write, self._seconds = write, seconds
+        self._pause = seconds
         self._guard = threading.Lock()
         self._writing = threading.Lock()
         self._waiting: list[LedgerEntry] = []
@@ -91,8 +94,10 @@ class LedgerBuffer:
             try:
                 self._write(entries)
             except BaseException:
+                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
                 self._keep(entries)
                 raise
+            self._pause = self._seconds
 
     def close(self) -> None:
         """Commit what waits, and try no more: rows that can't be written now are given up, and RagsvcError raised."""
@@ -102,7 +107,7 @@ class LedgerBuffer:
 
     def _arm(self) -> None:
         if self._timer is None and not self._closed:
-            self._timer = threading.Timer(self._seconds, self._flush_quietly)
+            self._timer = threading.Timer(self._pause, self._flush_quietly)
             self._timer.daemon = True
             self._timer.start()
 

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from indexes.collection import Collection
 from indexes.errors import NotFound, StoreError
 from indexes.failpoints import point
+from indexes.generations import AUTO
 from indexes.types import IndexSpec
 from ragsvc.errors import CollectionBusy, CollectionExists, UnknownCollection
 from ragsvc.service_store import CollectionRow, ServiceStore
@@ -32,11 +33,18 @@ class Library:
     """Opens each collection once and keeps it open. Safe for many threads."""
 
     def __init__(
-        self, data_dir: Path, store: ServiceStore, new_spec: Callable[[], IndexSpec], *, delta_rows: int
+        self,
+        data_dir: Path,
+        store: ServiceStore,
+        new_spec: Callable[[], IndexSpec],
+        *,
+        delta_rows: int,
+        index_kind: str = AUTO,
     ) -> None:
         """`new_spec` returns what the default collection is made with when it is first opened."""
         self._folder = data_dir / "collections"
-        self._store, self._new_spec, self._delta_rows = store, new_spec, delta_rows
+        self._store, self._new_spec = store, new_spec
+        self._delta_rows, self._index_kind = delta_rows, index_kind
         self._open: dict[str, Collection] = {}  # by folder: after a restore the same name, or id, has another one
         self._lock = threading.Lock()
 
@@ -147,7 +155,9 @@ class Library:
             while row.folder not in self._open:
                 self._close_gone()
                 try:
-                    self._open[row.folder] = Collection.open(self._folder / row.folder, delta_rows=self._delta_rows)
+                    self._open[row.folder] = Collection.open(
+                        self._folder / row.folder, delta_rows=self._delta_rows, kind=self._index_kind
+                    )
                 except (StoreError, OSError):
                     found = self._store.collection_of_id(row.id)
                     if found is None:

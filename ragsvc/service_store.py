@@ -11,7 +11,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +19,16 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from indexes.errors import StorageFull, StoreBusy
+from indexes.errors import NO_STORAGE, StorageFull, StoreBusy, StoreError
 from indexes.failpoints import point
-from indexes.store import erased_slack
+from indexes.store import erased_slack, patiently, read_still
+from indexes.store_still import is_still
 from ragsvc.errors import (
     BadRequest,
     CollectionBusy,
     CollectionExists,
     ConfigurationError,
+    NoStorage,
     StorageBusy,
     StorageFailed,
     UnknownCollection,
@@ -156,7 +158,11 @@ class ServiceStore:
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
         """Use `open`: it makes and checks the file."""
         self.path = path
-        self._read, self._write = _connect(path, busy_seconds), _connect(path, busy_seconds)
+        self._busy_seconds = busy_seconds
+        self.read_only = is_still(path)
+        """Whether the file could only be read when it was opened: it stays so until it is opened again."""
+        if not self.read_only:  # else each read has a connection of its own: see `indexes.store_still`
+            self._read, self._write = _connect(path, busy_seconds), _connect(path, busy_seconds)
         self._reading, self._writing = threading.Lock(), threading.Lock()
         self._ledger = LedgerBuffer(self._append)
 
@@ -164,10 +170,15 @@ class ServiceStore:
     def open(cls, data_dir: Path, busy_seconds: float = BUSY_SECONDS) -> "ServiceStore":
         """Open the store of a data directory, made (folder 0700, file 0600) and migrated where that is needed.
 
-        Raises ConfigurationError for a folder that can't be used and for a store of a newer release, which stays as
-        it is; StorageFailed for a damaged file; StorageBusy when another process holds it for longer than the wait.
+        Where nothing can be written, a store of this release's schema is only read. Raises ConfigurationError for a
+        folder that can't be used and for a store of another schema that can't be migrated, which stays as it is;
+        NoStorage for a full disk, StorageFailed for a damaged file; StorageBusy when another process holds it for
+        longer than the wait.
         """
         path = data_dir / FILE_NAME
+        if is_still(path):
+            _require_current(path, busy_seconds)
+            return cls(path, busy_seconds)
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             with FileLock(data_dir / "service.lock", timeout=busy_seconds, mode=0o600), _translated(path):
@@ -175,6 +186,10 @@ class ServiceStore:
         except Timeout:
             raise StorageBusy(f"another process has held {path} for {busy_seconds:g} s: try again") from None
         except OSError as error:
+            if error.errno in NO_STORAGE and path.exists():
+                raise NoStorage(
+                    f"the data directory can't be written: {error.strerror}: {error.filename}; make room, then repeat"
+                ) from None
             raise ConfigurationError(
                 f"the data directory can't be used: {error.strerror}: {error.filename}; change RAGSVC_DATA_DIR"
             ) from None
@@ -187,8 +202,9 @@ class ServiceStore:
             self._ledger.close()
         finally:
             with self._reading, self._writing:
-                self._read.close()
-                self._write.close()
+                if not self.read_only:
+                    self._read.close()
+                    self._write.close()
 
     def collections(self) -> tuple[CollectionRow, ...]:
         """Return all collections by name."""
@@ -279,8 +295,12 @@ class ServiceStore:
         return CollectionRow(*found)
 
     def record(self, entry: LedgerEntry) -> None:
-        """Write a row of the ledger within 200 ms, together with its neighbours. Costs the caller an append."""
-        self._ledger.add(entry)
+        """Write a row of the ledger within 200 ms, together with its neighbours. Costs the caller an append.
+
+        Where nothing can be written, nothing is: `/readyz` says so.
+        """
+        if not self.read_only:
+            self._ledger.add(entry)
 
     def usage(self, since: datetime | None = None, group_by: Sequence[Dimension] = ("day",)) -> tuple[UsageRow, ...]:
         """Return sums over the ledger since a moment (with a time zone), in the order of the groups.
@@ -326,7 +346,7 @@ class ServiceStore:
         except StoreBusy as error:
             raise StorageBusy(str(error)) from error
         except StorageFull as error:
-            raise StorageFailed(str(error)) from error
+            raise NoStorage(str(error)) from error
 
     def integrity(self) -> list[str]:
         """Return what is wrong with the file, at most 20 messages, and which rows name others that are gone."""
@@ -339,12 +359,17 @@ class ServiceStore:
 
     def rows(self, statement: str, *values: str | int) -> list[tuple[Any, ...]]:
         """Return what a SELECT finds. Raises StorageBusy, StorageFailed."""
+        if self.read_only:
+            with _still(self.path, self._busy_seconds) as connection:
+                return connection.execute(statement, values).fetchall()
         with self._reading, _translated(self.path):
             return self._read.execute(statement, values).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Give a connection inside one transaction, durable when the block ends, undone by an exception."""
+        if self.read_only:
+            raise NoStorage(f"{self.path} can only be read: give this user the right to write it, then start again")
         with self._writing, _translated(self.path), _immediate(self._write) as connection:
             yield connection
 
@@ -369,14 +394,20 @@ def _connect(path: Path, busy_seconds: float, mode: Literal["rw", "ro"] = "rw") 
         f"{path.absolute().as_uri()}?mode={mode}{shared}", uri=True, timeout=busy_seconds, isolation_level=None,
         check_same_thread=False,
     )  # fmt: skip
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA secure_delete = ON")
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
 @contextmanager
 def _immediate(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """One transaction, under the write lock from its start; undone by any exception."""
+    if connection.in_transaction:  # a disk that failed let the last one not even be undone
+        connection.execute("ROLLBACK")
     point("service.begin")
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -420,7 +451,7 @@ def _prepare(path: Path, busy_seconds: float) -> None:
 def _marks(path: Path, busy_seconds: float) -> tuple[int, int]:
     """Return application id and schema version, through a connection that can't write if that will do."""
     try:
-        application, version = _read_marks(path, busy_seconds, "ro")
+        application, version = patiently(lambda: _read_marks(path, busy_seconds, "ro"))
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
             raise
@@ -432,13 +463,38 @@ def _marks(path: Path, busy_seconds: float) -> tuple[int, int]:
 
 
 def _read_marks(path: Path, busy_seconds: float, mode: Literal["rw", "ro"]) -> tuple[int, int]:
-    connection = _connect(path, busy_seconds, mode)
+    with closing(_connect(path, busy_seconds, mode)) as connection:
+        return _marks_in(connection)
+
+
+def _marks_in(connection: sqlite3.Connection) -> tuple[int, int]:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    return application, connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+def _require_current(path: Path, busy_seconds: float) -> None:
+    """Raise ConfigurationError for a file that can only be read, and is not of this release's schema."""
+    with _still(path, busy_seconds) as connection:
+        found = _marks_in(connection)
+    if found != (APPLICATION_ID, SCHEMA_VERSION):
+        raise ConfigurationError(
+            f"{path} can't be written and is of another schema than this release's: use the release that wrote it, or "
+            "open it once where it can be written"
+        )
+
+
+@contextmanager
+def _still(path: Path, busy_seconds: float) -> Iterator[sqlite3.Connection]:
+    """Read a file that can't be written."""
     try:
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-    finally:
-        connection.close()
-    return application, version
+        with read_still(path, busy_seconds) as connection:
+            yield connection
+    except StoreBusy as error:
+        raise StorageBusy(str(error)) from None
+    except StorageFull as error:
+        raise NoStorage(str(error)) from None
+    except StoreError as error:
+        raise StorageFailed(str(error)) from None
 
 
 @contextmanager
@@ -453,5 +509,8 @@ def _translated(path: Path) -> Iterator[None]:
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise StorageFailed(f"{path} is damaged ({error}): restore it from a backup") from error
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
-            raise StorageFailed(f"{path} can't be used ({error}): make room or give access") from error
+            raise NoStorage(
+                f"{path} can't be used, and this step was undone ({error}): make room, check permissions and the limit "
+                "of open files (ulimit -n), then repeat"
+            ) from error
         raise StorageFailed(f"{path}: {error}") from error

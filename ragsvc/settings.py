@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     embed_batch: int = Field(256, ge=1, le=2048)
     embed_concurrency: int = Field(4, ge=1, le=64)
     delta_rows: int = Field(10_000, ge=1)
+    index_kind: Literal["auto", "float16", "rabitq", "ivf-rabitq"] = "auto"
     keep_vectors_days: float = Field(30.0, ge=0, le=36_500)
     local_model_dir: Path | None = None
     local_blocklist: Path | None = None

@@ -41,6 +41,7 @@ class Shown:
 INTERNAL = Shown(
     500, "internal", "Something went wrong here. The log has more under this request_id; please report it."
 )
+_FULL = "The disk is full, read-only or failing, or no file descriptor is left; nothing was changed."
 _DAMAGED = "The collection's files can't be used; the log says why."
 
 SHOWN: Mapping[type[Exception], Shown] = {
@@ -61,7 +62,7 @@ SHOWN: Mapping[type[Exception], Shown] = {
         409, "collection_changed", "The collection was removed or replaced meanwhile; repeat the request."
     ),
     index.StoreTooNew: Shown(503, "store_too_new", "The collection was written by a newer release; update this one."),
-    index.StorageFull: Shown(503, "storage_full", "The disk is full or read-only; nothing was changed."),
+    index.StorageFull: Shown(503, "storage_full", _FULL),
     ingest.PathError: Shown(422, "path", "There is nothing to index at that path."),
     ingest.TooManyRemovals: Shown(409, "too_many_removals"),
     ingest.RunLocked: Shown(409, "run_locked", "Another run of this source is going on; try again when it has ended."),
@@ -74,6 +75,7 @@ SHOWN: Mapping[type[Exception], Shown] = {
         409, "storage_busy", "Another process holds the service's store; try again in a moment."
     ),
     service.StorageFailed: Shown(503, "storage_failed", "The service's store can't be used; the log says why."),
+    service.NoStorage: Shown(503, "storage_full", _FULL),
     service.UploadLost: Shown(503, "upload_lost", "What was sent is gone or damaged on the disk; send it again."),
     service.ProviderError: Shown(503, "upstream", "An upstream did not do what it was asked."),
     service.Unreachable: Shown(503, "upstream_unreachable", "An upstream can't be reached."),
@@ -113,7 +115,7 @@ RETRY_SECONDS = 1
 """Retry-After where nothing better is known and the same request may soon succeed."""
 OPERATOR_SECONDS = 60
 """Retry-After where somebody has to do something first."""
-_FOR_OPERATOR = (index.StoreError, ingest.VocabularyError, service.ConfigurationError)
+_FOR_OPERATOR = (index.StoreError, ingest.VocabularyError, service.ConfigurationError, service.NoStorage, OSError)
 
 
 def shown(error: Exception) -> Shown:
@@ -127,6 +129,8 @@ def shown(error: Exception) -> Shown:
             return SHOWN[base]
     if isinstance(error, service.RagsvcError) and error.status != INTERNAL.status:
         return Shown(error.status, error.code)
+    if isinstance(error, OSError) and error.errno in index.NO_STORAGE:
+        return SHOWN[index.StorageFull]
     return INTERNAL
 
 

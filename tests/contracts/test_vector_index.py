@@ -244,6 +244,37 @@ BROKEN = [
 ]
 
 
+def approximate(name: str, change: Callable[[Neighbours, int], Neighbours]) -> Row:
+    """Return an approximate index that is wrong in more than missing a row: `change` sees more than `k` rows."""
+
+    class Approximate(ExactIndex):
+        def search(self, queries, k, allowed=None):
+            found = super().search(queries, 2 * k + 20, allowed)
+            return [change(Neighbours(one.ids.copy(), one.scores.copy()), k) for one in found]
+
+    Approximate.__name__ = name
+    return Row(Approximate, exact=False)
+
+
+def chosen(one: Neighbours, rows) -> Neighbours:
+    return Neighbours(one.ids[rows], one.scores[rows])
+
+
+def forgetful(one: Neighbours, k: int) -> Neighbours:
+    """A tenth of the rows is found only where there is nothing else."""
+    return chosen(one, np.sort(np.argsort(one.ids % 10 == 6, kind="stable")[:k]))
+
+
+BROKEN += [
+    approximate("estimated", lambda one, k: Neighbours(one.ids[:k], (one.scores[:k] + 1e-6).astype(np.float32))),
+    approximate("forgetful", forgetful),
+    approximate("unordered", lambda one, k: chosen(one, np.argsort(one.ids[:k]))),
+    approximate("twice", lambda one, k: chosen(one, np.minimum(np.arange(min(k, len(one.ids))), max(0, k - 2)))),
+    approximate("too few", lambda one, k: chosen(one, np.arange(min(k, len(one.ids), 9)))),
+    approximate("next best", lambda one, k: chosen(one, np.arange(len(one.ids))[-k:])),
+]
+
+
 @pytest.mark.parametrize("wrong", BROKEN, ids=lambda wrong: wrong.index.__name__)
 def test_the_suite_sees_a_wrong_index(wrong):
     """Each way of answering wrongly fails at least one check."""

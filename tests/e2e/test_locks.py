@@ -33,7 +33,7 @@ from ingest import preparing
 folder, what, child = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 held = ExitStack()
 if what == "run":
-    held.enter_context(preparing._run_lock(folder / "locks", "/a/folder"))
+    held.enter_context(preparing.run_lock(folder / "locks", "/a/folder"))
 elif what == "naive":
     import fcntl
 
@@ -44,22 +44,35 @@ elif what == "build":
 else:
     held.enter_context(Collection.open(folder)._store.write())
 number = 0
+reading, writing = os.pipe()
+
+
+def live():
+    os.write(writing, b"x")
+    time.sleep(60)
+
+
 if child == "fork":
     number = os.fork()
     if not number:
-        time.sleep(60)
+        live()
         os._exit(0)
-elif child == "fork of many threads":
-    started = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+elif child == "fork by multiprocessing":
+    started = multiprocessing.get_context("fork").Process(target=live)
     started.start()
     number = started.pid
 elif child == "program":
     number = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid
 elif child == "program that keeps files open":
     number = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False).pid
+if child.startswith("fork"):
+    os.read(reading, 1)  # until then the child is a copy that has not begun to live
 print(number, flush=True)
 time.sleep(60)
 """
+
+
+CHILDREN = ("none", "fork", "fork by multiprocessing", "program", "program that keeps files open")
 
 
 @pytest.fixture
@@ -84,7 +97,9 @@ def take(folder: Path, what: str) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("child", ["none", "fork", "fork of many threads", "program", "program that keeps files open"])
+@pytest.mark.parametrize(
+    "child", ["none", "fork", "fork by multiprocessing", "program", "program that keeps files open"]
+)
 @pytest.mark.parametrize("what", ["run", "build", "write"])
 def test_a_killed_holder_leaves_no_lock(folder: Path, what: str, child: str) -> None:
     """The lock of a process that was killed is free at once, also where a child of it lives on."""
@@ -163,7 +178,7 @@ def documents(tmp_path: Path, name: str, count: int = 3) -> Path:
 class Held:
     """An `index` whose embeddings are in flight for as long as the block lasts; then it must end well."""
 
-    def __init__(self, ragsvc: Ragsvc, fake: Holding, folder: Path, code: int | None = 0) -> None:
+    def __init__(self, ragsvc: Ragsvc, fake: Holding, folder: Path, code: int = 0) -> None:
         self.ragsvc, self.fake, self.folder, self.code = ragsvc, fake, folder, code
 
     def __enter__(self) -> subprocess.Popen[str]:
@@ -175,8 +190,7 @@ class Held:
     def __exit__(self, *_: object) -> None:
         self.fake.free.set()
         out, err = self.process.communicate(timeout=60)
-        if self.code is not None:
-            assert self.process.returncode == self.code, (out, err)
+        assert self.process.returncode == self.code, (out, err)
 
 
 def test_two_runs_of_one_source(ragsvc: Ragsvc, fake: Holding, tmp_path: Path) -> None:
@@ -292,3 +306,33 @@ def test_a_writer_that_waits_too_long_is_told_so(ragsvc: Ragsvc, tmp_path: Path)
         connection.close()
         assert server.request("DELETE", f"/documents/{first['id']}")[0] == 204
         assert server.request("DELETE", f"/documents/{second['id']}")[0] == 204
+
+
+def test_a_removal_during_a_run_is_told(ragsvc: Ragsvc, fake: Holding, tmp_path: Path) -> None:
+    """A path that was removed under a run is listed by it; a source that was ends it with exit 3, and stays away."""
+    folder = documents(tmp_path, "pumps")
+    ragsvc.index(folder)
+    for number in range(2):
+        (folder / f"{number}.md").write_text(f"# Pumps\n\nThe pump {number} was replaced.\n")
+    gone = next(one for one in ragsvc.json("documents", "list")["documents"] if one["path"] == "0.md")
+    fake.hold()
+    run = ragsvc.start("index", str(folder), "--json")
+    assert fake.arrived.wait(60)
+    ragsvc.run("documents", "remove", gone["id"])
+    fake.free.set()
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    found = json.loads(out)
+    assert (found["applied"], found["conflicts"], found["removed_by_hand"]) == (1, ["0.md"], ["0.md"])
+    assert ragsvc.index(folder)["plan"]["returned"] == ["0.md"]
+    (folder / "2.md").write_text("# Pumps\n\nThe last pump was replaced.\n")
+    fake.hold()
+    run = ragsvc.start("index", str(folder))
+    assert fake.arrived.wait(60)
+    [source] = ragsvc.json("sources", "list")["sources"]
+    ragsvc.run("sources", "remove", str(source["id"]))
+    fake.free.set()
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 3
+    assert "was removed" in err
+    assert ragsvc.json("documents", "list")["documents"] == []

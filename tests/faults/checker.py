@@ -31,8 +31,10 @@ class View:
     state: State
     versions: Mapping[str, int]
     vectors: frozenset[str]
+    held: tuple[int, int, int, int]
+    """Documents, chunks, vectors, and chunks without one."""
     segments: tuple[tuple[int, int, int], ...]
-    figures: tuple[int, ...]
+    """First and last id, and rows."""
 
 
 def check(folder: Path, witness: Path, script: Sequence[Step]) -> list[Finding]:
@@ -48,18 +50,24 @@ def check(folder: Path, witness: Path, script: Sequence[Step]) -> list[Finding]:
         except IndexesError as error:
             return [*found, ("lost", f"the collection can't be opened: {error}")]
         found += _consistent(folder, record)
+    found += _backed_up(folder.with_name("backup"), record, script)
     found += [("wrong_answer", wrong) for wrong in record.wrong]
     found += [("paid_twice", "a text was embedded again")] * record.paid_twice
     return found
 
 
-def check_end(folder: Path, witness: Path, script: Sequence[Step], undisturbed: View) -> list[Finding]:
-    """Return what is wrong where the script was repeated to its end: also whatever an undisturbed run has otherwise."""
+def check_end(
+    folder: Path, witness: Path, script: Sequence[Step], undisturbed: View, *, same_segments: bool = True
+) -> list[Finding]:
+    """Return what is wrong where the script was repeated to its end: also whatever an undisturbed run has otherwise.
+
+    A fold that could not be done is left to the next one: after that `same_segments` can't be asked for.
+    """
     found = check(folder, witness, script)
     if read_witness(witness).done != len(script):
         return [*found, ("lost", "the same command again did not reach its end")]
     seen = view(folder)
-    for what in ("versions", "vectors", "segments", "figures"):
+    for what in ("versions", "vectors", "held", *(("segments",) if same_segments else ())):
         if getattr(seen, what) != getattr(undisturbed, what):
             kind: Kind = "duplicate" if what == "versions" else "wrong_answer"
             found.append((kind, f"{what} are {getattr(seen, what)}, undisturbed {getattr(undisturbed, what)}"))
@@ -77,8 +85,8 @@ def view(folder: Path) -> View:
         state,
         {path: entry.version for path, entry in entries.items()},
         _vectors(folder),
+        (status.documents, status.chunks, status.vectors, status.missing_vectors),
         segments,
-        (status.documents, status.chunks, status.vectors, status.missing_vectors, status.segments, status.delta_rows),
     )
 
 
@@ -145,6 +153,23 @@ def misheld(held: Mapping[str, str], script: Sequence[Step], record: Record) -> 
         yield from (("duplicate", f"{text!r} stands at two paths") for text in twice)
         yield from (("lost", f"{text!r} is at neither of its paths") for text in gone)
         yield "half_visible", "a change set was done in part"
+
+
+def _backed_up(file: Path, record: Record, script: Sequence[Step]) -> Iterator[Finding]:
+    """A backup has its name only when it is whole, and holds what was held after some step."""
+    if not file.exists():
+        if any(step.kind == "backup" for step in script[: max(record.done, 0)]):
+            yield "lost", "the backup is not there"
+        return
+    with closing(sqlite3.connect(f"{file.as_uri()}?immutable=1", uri=True)) as raw:
+        if (said := raw.execute("PRAGMA integrity_check").fetchall()) != [("ok",)]:
+            yield "wrong_answer", f"integrity_check of the backup: {said}"
+        rows = raw.execute(
+            """SELECT d.path, t.text FROM document d JOIN document_version v ON v.document_id = d.id
+               AND v.state = 'live' JOIN version_text t ON t.version_id = v.id"""
+        ).fetchall()
+    if dict(rows) not in [after(script, number).texts for number in range(record.begun + 1)]:
+        yield "half_visible", f"the backup holds {sorted(dict(rows))}"
 
 
 def _published(folder: Path) -> Iterator[Finding]:

@@ -2,23 +2,30 @@
 
 The witness has a line of JSON for each thing: `begin` and `done` of a step (its number; -1 is the creation), the hashes
 that are `paid` for by a request, those whose vectors were `kept`, and `wrong` where a search found something else.
-It survives a kill with no fsync: what is killed here is a process, not the machine.
+It survives a kill with no fsync: what is killed here is a process, not the machine. Where the disk is to fail instead,
+there are lines for each attempt that `failed`, and for the `end` of the attempts.
 """
 
 import json
 import os
+import resource
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from indexes.collection import Collection
-from indexes.errors import Conflict
+from indexes.errors import Conflict, StorageFull, StoreDamaged
 from indexes.types import ChangeSet, DocumentRename, DocumentUpsert, ManifestEntry, text_hash
 from tests.faults.steps import DELTA_ROWS, State, Step, after
 from tests.indexes.corpus import EMBEDDING, SPEC, STAT, chunks_of, upsert, vectors_of
 from tests.indexes.oracle import misfound
 
 ROOT = "/data/docs"
+KEEP_DAYS = 30.0
+"""No vector that was acknowledged may go."""
+TRIES = 3
+"""Of a step on a bad disk. A fault that comes once is gone at the second."""
 
 
 class Witness:
@@ -28,7 +35,10 @@ class Witness:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def say(self, **line: object) -> None:
-        os.write(self._file, f"{json.dumps(line)}\n".encode())
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # that of the store's files, not of this one
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limits[1], limits[1]))
+        os.writev(self._file, [f"{json.dumps(line)}\n".encode()])  # no call that is made to fail
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,8 @@ class Record:
     """Hashes in the order in which requests for them were sent, each as often as it was."""
     kept: frozenset[str]
     """Hashes whose vectors the store has acknowledged."""
+    failed: int
+    """Attempts at steps that failed as they may."""
     paid_twice: int
     """Requests for a text whose vector had been acknowledged before."""
     wrong: tuple[str, ...]
@@ -50,18 +62,19 @@ class Record:
 
 def read_witness(path: Path) -> Record:
     """Return what is written so far; a line that a kill cut off was not written."""
-    done, begun, twice = -1, 0, 0
+    done, begun, failed, twice = -1, 0, 0, 0
     paid, kept, wrong = list[str](), set[str](), list[str]()
     data = path.read_bytes() if path.exists() else b""
     for line in data[: data.rfind(b"\n") + 1].splitlines():
         said = json.loads(line)
         done = max(done, said.get("done", -2) + 1)
         begun = max(begun, said.get("begin", -2) + 1)
+        failed += "failed" in said
         twice += sum(key in kept for key in said.get("paid", ()))
         paid += said.get("paid", ())
         kept |= set(said.get("kept", ()))
         wrong += [said["wrong"]] if "wrong" in said else []
-    return Record(done, max(done, begun), tuple(paid), frozenset(kept), twice, tuple(wrong))
+    return Record(done, max(done, begun), tuple(paid), frozenset(kept), failed, twice, tuple(wrong))
 
 
 class Client:
@@ -69,12 +82,37 @@ class Client:
 
     def __init__(self, folder: Path, witness: Witness) -> None:
         self.folder, self.witness = folder, witness
+        self.collection: Collection | None
         try:
             self.collection = Collection.create(folder, "abc123", SPEC, delta_rows=DELTA_ROWS)
         except Conflict:
             self.collection = self.opened()
         self.source = self.collection.add_source(ROOT, "folder")
         self.state = State()
+
+    def do(self, script: Sequence[Step], number: int) -> None:
+        """Do one step, and acknowledge it."""
+        step = script[number]
+        self.state = after(script, number)
+        self.witness.say(begin=number)
+        DEEDS[step.kind](self, *step.args)
+        self.witness.say(done=number)
+
+    def look(
+        self, script: Sequence[Step], number: int, expected: tuple[type[Exception], ...], *, unreadable: bool
+    ) -> None:
+        """Read what is held, in a process whose step `number` has failed: it must be what was there before the step."""
+        if self.collection is None:
+            return  # it was closed, and could not be opened
+        try:
+            held = {path: self.collection.text(entry.document_id).text for path, entry in self.entries().items()}
+            if held != after(script, number).texts:
+                self.witness.say(wrong=f"step {number} failed and changed something")
+            self.state = State(held)
+            self.search()
+        except expected as error:
+            if not unreadable:
+                self.witness.say(wrong=f"step {number} failed, and then nothing can be read: {error}")
 
     def opened(self) -> Collection:
         return Collection.open(self.folder, delta_rows=DELTA_ROWS)
@@ -140,8 +178,16 @@ class Client:
     def fold_if_due(self) -> None:
         self.collection.fold_if_due()
 
+    def garbage(self) -> None:
+        self.collection.collect_garbage(KEEP_DAYS)
+
+    def backup(self) -> None:
+        self.collection.backup(self.folder.with_name("backup"), overwrite=True)
+
     def reopen(self) -> None:
-        self.collection.close()
+        if self.collection is not None:
+            closed, self.collection = self.collection, None
+            closed.close()
         self.collection = self.opened()
 
 
@@ -156,24 +202,57 @@ DEEDS: Mapping[str, Callable[..., None]] = {
     "fold": Client.fold,
     "fold_if_due": Client.fold_if_due,
     "reopen": Client.reopen,
+    "garbage": Client.garbage,
+    "backup": Client.backup,
 }
 """How each kind of step of `steps.EFFECTS` is done."""
 
 
-def work(folder: Path, witness_path: Path, script: Sequence[Step], most: int | None = None) -> None:
-    """Go on with a script where its witness ends, to its end or for `most` steps."""
-    record = read_witness(witness_path)
-    witness = Witness(witness_path)
+def work(folder: Path, witness: Witness, done: int, script: Sequence[Step], most: int | None = None) -> None:
+    """Go on with a script after the `done` steps that were acknowledged, to its end or for `most` steps."""
     client = Client(folder, witness)
-    first = record.done
-    if first < 0:
+    if done < 0:
         witness.say(done=-1)
-        first = 0
-    last = len(script) if most is None else min(len(script), first + most)
-    for number in range(first, last):
-        step = script[number]
-        client.state = after(script, number)
-        witness.say(begin=number)
-        DEEDS[step.kind](client, *step.args)
-        witness.say(done=number)
+    first = max(done, 0)
+    for number in range(first, len(script) if most is None else min(len(script), first + most)):
+        client.do(script, number)
     client.collection.close()
+
+
+def work_on_a_bad_disk(folder: Path, witness: Witness, script: Sequence[Step], *, unreadable: bool) -> None:
+    """Do a script as far as the disk lets it. A step fails with StorageFull alone, changes nothing then, and is tried
+    again; and what is held is read all the while. A disk that is `unreadable` may look like a damaged store, too.
+    """
+    expected = (StorageFull, StoreDamaged) if unreadable else (StorageFull,)
+    made = list[Client]()
+    if not _tried(witness, -1, expected, lambda: made.append(Client(folder, witness)), lambda: None):
+        return
+    [client] = made
+    witness.say(done=-1)
+    # From now on a search needs no file that is not open.
+    _tried(witness, -1, expected if unreadable else (), client.search, lambda: None)
+    for number in range(len(script)):
+        look = partial(client.look, script, number, expected, unreadable=unreadable)
+        if not _tried(witness, number, expected, partial(client.do, script, number), look):
+            break
+    if client.collection is not None:
+        client.collection.close()
+    witness.say(end=True)
+
+
+def _tried(
+    witness: Witness,
+    number: int,
+    expected: tuple[type[Exception], ...],
+    deed: Callable[[], None],
+    after_failure: Callable[[], None],
+) -> bool:
+    for _ in range(TRIES):
+        try:
+            deed()
+        except expected as error:
+            witness.say(failed=number, error=str(error))
+            after_failure()
+        else:
+            return True
+    return False

@@ -7,6 +7,7 @@ time has passed.
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,14 @@ class Order:
     """A writer of `broken`."""
     traced: bool = False
     """Whether it waits for a tracer."""
+    bad_disk: bool = False
+    """Whether it expects that steps fail."""
+    unreadable: bool = False
+    """Whether it expects that reads fail, too."""
+    most_bytes: int | None = None
+    """Of any file; a write beyond is short, the next one fails."""
+    most_files: int | None = None
+    """That it may have open, besides those at its start."""
     work: str = "store"
     """A key of `WORK`."""
 
@@ -90,8 +99,13 @@ class Nursery:
 
     def _traced(self, order: Order, options: list[str]) -> int:
         child = self.start(order)
+        assert self.process.stdout.readline() == "0\n"
         command = ["strace", "-f", "-qq", *options, "-p", str(child)]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
+            while "TracerPid:\t0\n" in Path(f"/proc/{child}/status").read_text() and tracer.poll() is None:
+                time.sleep(0.001)
+            time.sleep(0.005)  # it is seized; now it is stopped, and its calls are watched
+            os.kill(child, signal.SIGUSR1)
             code = self.ended()
             tracer.wait()
         return code
@@ -132,13 +146,20 @@ def nursery(work: str = "store") -> Iterator[Nursery]:
 
 def _store(order: Order) -> None:
     from tests.faults import broken
-    from tests.faults.client import work
+    from tests.faults.client import Witness, read_witness, work, work_on_a_bad_disk
     from tests.faults.steps import drawn, small
 
     if order.broken:
         broken.WRITERS[order.broken].break_it()
     script = small() if order.seed is None else drawn(order.seed)
-    work(Path(order.folder), Path(order.witness), script, order.most)
+    done = read_witness(Path(order.witness)).done
+    witness = Witness(Path(order.witness))
+    if order.bad_disk:
+        begin(order)
+        work_on_a_bad_disk(Path(order.folder), witness, script, unreadable=order.unreadable)
+    else:
+        begin(order)
+        work(Path(order.folder), witness, done, script, order.most)
 
 
 def _library(order: Order) -> None:
@@ -146,6 +167,7 @@ def _library(order: Order) -> None:
 
     if order.broken:
         BROKEN[order.broken][1]()
+    begin(order)
     work(Path(order.folder), Path(order.witness), order.most)
 
 
@@ -157,11 +179,14 @@ def serve(work: str) -> None:
     """Fork a client for each line of orders."""
     with memory_folder() as folder:  # what is imported when it is first needed, is so once
         WORK[work](Order(str(folder / "data"), str(folder / "witness"), work=work))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     for line in sys.stdin:
+        reading, writing = os.pipe()
         child = os.fork()
         if not child:
             code = 1
             try:
+                os.read(reading, 1)  # the child's number is said first
                 live(Order(**json.loads(line)))
                 code = 0
             except BaseException:  # noqa: BLE001 - of a child; its parent sees the code
@@ -170,17 +195,28 @@ def serve(work: str) -> None:
                 sys.stderr.flush()
                 os._exit(code)
         say(child)
+        os.write(writing, b"1")
+        os.close(reading)
+        os.close(writing)
         say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def begin(order: Order) -> None:
+    """Wait for the tracer, and take the limits, where there are to be such: what was opened before is spared."""
+    if order.traced:
+        say(0)  # ready
+        signal.sigwait({signal.SIGUSR1})
+    if order.most_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order.most_bytes, resource.RLIM_INFINITY))
+    if order.most_files is not None:
+        used = len(list(Path("/proc/self/fd").iterdir()))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + order.most_files, used + order.most_files))
 
 
 def live(order: Order) -> None:
     """Run in the child."""
     from indexes import failpoints
 
-    if order.traced:
-        while "TracerPid:\t0\n" in Path("/proc/self/status").read_text():
-            time.sleep(0.001)
-        time.sleep(0.005)
     reached = 0
 
     def step(name: str) -> None:

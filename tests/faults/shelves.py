@@ -95,7 +95,8 @@ def _erase_first() -> None:
     inner = ServiceStore.remove_collection
 
     def remove(self: ServiceStore, name: str, *, idle: bool = False) -> str:
-        shutil.rmtree(self.path.parent / "collections" / self.collection_id(name))
+        [row] = [row for row in self.collections() if row.name == name]
+        shutil.rmtree(self.path.parent / "collections" / row.folder)
         return inner(self, name, idle=idle)
 
     ServiceStore.remove_collection = remove

@@ -70,6 +70,8 @@ EFFECTS: Mapping[str, Callable[..., State]] = {
     "fold": _same,
     "fold_if_due": _same,
     "reopen": _same,
+    "garbage": _same,
+    "backup": _same,
 }
 """What each kind of step does to the documents. `change` is one change set of a removal, a rename and texts."""
 
@@ -100,7 +102,9 @@ def small() -> tuple[Step, ...]:
         Step("put", ({"a": "iron nine\n"},)),
         Step("change", ({"c": "eagle five\njungl ten\n", "f": "apple eleven\n"}, "e", "g", "d/b")),
         Step("fold", ()),
+        Step("backup", ()),
         Step("remove", ("c",)),
+        Step("garbage", ()),
         Step("reopen", ()),
         Step("search", ()),
     )
@@ -164,5 +168,7 @@ _DRAW: Mapping[str, tuple[int, Callable[[random.Random, State, int], tuple[Any, 
     "fold": (1, _unargued),
     "fold_if_due": (4, _unargued),
     "reopen": (1, _unargued),
+    "garbage": (1, _unargued),
+    "backup": (1, _unargued),
 }
 """How often a kind is drawn, and what draws its arguments: `_NOTHING` where it makes no sense now."""

@@ -18,9 +18,8 @@ class Tally:
     counters: Counter[Kind] = field(default_factory=Counter)
     found: list[Finding] = field(default_factory=list)
 
-    def add(self, killed: bool, kinds: Sequence[Kind]) -> None:
+    def add(self, kinds: Sequence[Kind]) -> None:
         self.trials += 1
-        self.kills += killed
         self.counters.update(kinds)
 
     def told(self) -> str:
@@ -32,7 +31,7 @@ def table(told: Iterable[str]) -> list[str]:
     rows = sorted(json.loads(one) for one in told)
     heads = ["trials", "kills", *KINDS]
     total = ["all", *(sum(column) for column in zip(*((row[1], row[2], *row[3]) for row in rows), strict=True))]
-    lines = [[row[0], row[1], row[2], *row[3]] for row in rows]
+    lines = [[row[0], row[1], row[2], *row[3]] for row in rows if row[1]]
     width = max(len(str(line[0])) for line in [*lines, total])
     shown = [" " * width + "".join(f"{head:>14}" for head in heads)]
     for line in [*lines, total]:

@@ -84,10 +84,11 @@ def survive(clients: Nursery, tally: Tally, n: int, *again: int, broken: str | N
         found, killed = list[Finding](), False
         for point in (n, *again):
             killed = clients.run(replace(order, die_at=point, broken=broken))
+            tally.kills += killed
             if data_dir.exists():
                 found += [*check(data_dir, witness), *check(data_dir, witness)]
         if broken and found:  # caught: what it left need not be brought to an end
-            tally.add(killed, [kind for kind, _ in found])
+            tally.add([kind for kind, _ in found])
             return False
         assert not clients.run(replace(order, die_at=0))
         found += check(data_dir, witness)
@@ -99,7 +100,7 @@ def survive(clients: Nursery, tally: Tally, n: int, *again: int, broken: str | N
             found.append(("wrong_answer", f"at the end there are {names}"))
         if len(kept - listed) > len((n, *again)):
             found.append(("wrong_answer", f"left over are {kept - listed}"))
-    tally.add(killed, [kind for kind, _ in found])
+    tally.add([kind for kind, _ in found])
     tally.found += found
     return killed
 

@@ -16,7 +16,7 @@ from tests.faults.nursery import Nursery, Order, memory_folder, nursery, why_not
 
 NOT_TRACED = why_not_traced()
 pytestmark = pytest.mark.skipif(NOT_TRACED is not None, reason=str(NOT_TRACED))
-CALLS = "write,pwrite64,ftruncate,fsync,fdatasync,rename,unlink"
+CALLS = "write,writev,pwrite64,ftruncate,fsync,fdatasync,rename,unlink"
 _CALL = re.compile(r"^\d+ +(\w+)\((.*)\) += (\S+)")
 _FILE = re.compile(r"^\d+<([^>]*)>")
 _NAMES = re.compile(r'"([^"]+)"')
@@ -33,7 +33,7 @@ def unsynced(lines: list[str], folder: Path, witness: Path) -> Iterator[str]:
             continue
         found = _FILE.match(arguments)
         path = found.group(1) if found else ""
-        if call in ("write", "pwrite64", "ftruncate") and path == str(witness):
+        if call == "writev" and path == str(witness):
             if r"\"done\"" in arguments or r"\"kept\"" in arguments:
                 yield from (f"{name} at {arguments[-40:]}" for name in sorted(dirty - {store, f"{store}-shm"}))
         elif call in ("write", "pwrite64", "ftruncate") and path.startswith(f"{folder}/") and "/locks/" not in path:

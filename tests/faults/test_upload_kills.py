@@ -40,9 +40,6 @@ def serve_and_die(data_dir: str, port_file: str, steps: str, die_at: int) -> Non
         if reached == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if steps != "bomb":
-        failpoints.install(lambda name: step())
-
     def read(path, data, inner=registry.read):
         if steps == "bomb" and data == BOMB:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -74,6 +71,8 @@ def serve_and_die(data_dir: str, port_file: str, steps: str, die_at: int) -> Non
     scratch = Path(f"{port_file}.part")
     scratch.write_text(str(listener.getsockname()[1]))
     scratch.rename(port_file)
+    if steps != "bomb":
+        failpoints.install(lambda name: step())
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", log_level="critical")
     uvicorn.Server(config).run(sockets=[listener])
 

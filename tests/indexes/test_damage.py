@@ -250,10 +250,9 @@ def whole(collection: Collection, folder: Path) -> bool:
     right = True
     for segment in collection.generations()[0].segments:
         files.require_whole(segment)
-        if segment.kind not in ("flat", "float16"):  # these keep the vectors themselves
-            layout = Layout(SPEC.embedding.dimensions, segment.first_id, segment.last_id)
-            rows = files.rows(head.embedding_spec_id, layout, segment.checksums, lambda: None)
-            right = right and not len(rows.damaged())
+        layout = Layout(SPEC.embedding.dimensions, segment.first_id, segment.last_id)
+        rows = files.rows(head.embedding_spec_id, layout, segment.checksums, lambda: None)
+        right = right and not len(rows.damaged())
     return right
 
 

@@ -114,7 +114,7 @@ def test_a_migration_that_is_killed_leaves_a_store_that_can_be_opened(tmp_path: 
         statement += 1
         folder = tmp_path / str(statement)
         shutil.copytree(kept, folder)
-        ended = not killed_at_statement(statement, lambda at=folder: Collection.open(at).close())
+        ended = not killed_at_statement(statement, "tests.ragsvc.places:migrate_store", str(folder))
         at_steps.add(schema(folder))
         with Collection.open(folder) as collection:
             assert told(collection) == said
@@ -161,7 +161,7 @@ def test_a_migration_of_the_service_store_that_is_killed_is_ended_by_the_next_op
         statement += 1
         folder = tmp_path / str(statement)
         shutil.copytree(kept, folder)
-        more = killed_at_statement(statement, lambda at=folder: ServiceStore.open(at).close())
+        more = killed_at_statement(statement, "tests.ragsvc.places:migrate_service", str(folder))
         store = ServiceStore.open(folder)
         assert spoken(store) == recorded(f"service-{number}")
         store.close()

@@ -457,3 +457,15 @@ def test_a_publication_waits_for_a_builder(
         with FileLock(folder / "locks" / "build.lock"), pytest.raises(StoreBusy):
             collection.publish(OTHER)
         assert collection.publish(OTHER) == 2
+
+
+def test_a_collection_of_garbage_completes_what_a_kill_left(filled: Collection, folder: Path) -> None:
+    """Chunks of a dropped generation go with the next collection, and nothing that was kept."""
+    for spec in (OTHER, LINES, SPEC, IndexSpec(SPEC.embedding, ChunkSpec(128, 0))):
+        cut_all(filled, spec)
+        filled.publish(spec)  # and never drop_retired
+    before = answers(filled, "apple bread\n")
+    assert len(rows(folder, "SELECT id FROM chunk_spec")) == 3
+    filled.collect_garbage(30)
+    assert rows(folder, "SELECT tokens FROM chunk_spec ORDER BY id") == [(16,), (128,)]
+    assert answers(filled, "apple bread\n") == before

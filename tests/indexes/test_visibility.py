@@ -13,14 +13,24 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from indexes import store_chunks, store_search, store_vectors, store_visibility, store_words, visibility
+from indexes import publishing, store_search, store_vectors, store_visibility, store_words, visibility
 from indexes.collection import Collection
 from indexes.store import Connection, Store
 from indexes.store_search import Condition, condition
 from indexes.store_vectors import Head
-from indexes.types import ChangeSet, ChunkSpec, Comparison, DocumentRename, Filter, IndexSpec, Source
+from indexes.types import (
+    ChangeSet,
+    ChunkSpec,
+    Comparison,
+    DocumentCut,
+    DocumentRename,
+    EmbeddingSpec,
+    Filter,
+    IndexSpec,
+    Source,
+)
 from indexes.visibility import Visibility
-from tests.indexes.corpus import EMBEDDING, SPEC, STAT, embed, put, upsert, vector_of
+from tests.indexes.corpus import EMBEDDING, SPEC, STAT, chunks_of, embed, put, upsert, vector_of, vectors_of
 
 FILTERS: tuple[Filter | None, ...] = (
     None,
@@ -33,6 +43,7 @@ FILTERS: tuple[Filter | None, ...] = (
 NAMES = st.sampled_from(["a", "b", "d/x", "d/y"])
 TEXTS = st.lists(st.sampled_from(["apple", "bread", "cloud", "drum", "eagle"]), min_size=1, max_size=4).map("\n".join)
 OTHER_SPEC = IndexSpec(EMBEDDING, ChunkSpec(8, 0))
+OTHER_MODEL = IndexSpec(EmbeddingSpec("other-model", 8), SPEC.chunks)
 
 
 def where(filter_: Filter | None) -> Condition | None:
@@ -104,7 +115,9 @@ class VisibilityMachine(RuleBasedStateMachine):
 
     @rule()
     def embed_all(self) -> None:
-        embed(self.collection, *(upsert(path, text) for path, (_, _, text) in self.documents.items()))
+        chunks = [chunk for _, _, text in self.documents.values() for chunk in chunks_of(text)]
+        keys = sorted({chunk.embedded_hash for chunk in chunks})
+        self.collection.add_vectors(self.collection.spec.embedding, keys, vectors_of(keys))
 
     @rule(text=TEXTS)
     def embed_before_any_chunk(self, text: str) -> None:
@@ -126,26 +139,23 @@ class VisibilityMachine(RuleBasedStateMachine):
             connection.execute("UPDATE document_version SET state = ? WHERE document_id = ?", (state, document_id))
             store_vectors.tick(connection)
 
-    @rule(spec=st.sampled_from([SPEC, OTHER_SPEC]), back=st.booleans())
-    def serve(self, spec: IndexSpec, back: bool) -> None:
+    @rule(spec=st.sampled_from([SPEC, OTHER_SPEC, OTHER_MODEL]), back=st.booleans(), ahead=st.booleans())
+    def serve(self, spec: IndexSpec, back: bool, ahead: bool) -> None:
         """Publish a generation, or go back to one; texts that are not cut for it are cut first."""
-        with self.store.write() as connection:
-            numbers = [one.number for one in store_vectors.generations(connection) if one.spec == spec]
-            if back and numbers:
-                connection.execute("UPDATE generation SET current = 0 WHERE current = 1")
-                connection.execute("UPDATE generation SET current = 1 WHERE number = ?", (numbers[-1],))
-            else:
-                store_vectors.insert_generation(connection, spec)
-            self.cut(connection, store_vectors.head(connection))
-            store_vectors.tick(connection)
+        cuts = [DocumentCut(one.document_id, one.version, chunks_of(one.text)) for one in self.collection.uncut(spec)]
+        if cuts:
+            self.collection.add_cuts(spec, cuts)
+        if ahead:  # cut, not published: what it is embedded by stands beside the chunks of the generation in service
+            return
+        numbers = [one.number for one in self.collection.generations() if one.spec == spec]
+        if back and numbers:
+            assert self.collection.rollback(numbers[-1])
+        else:
+            assert self.collection.publish(spec)
 
-    def cut(self, connection: Connection, head: Head) -> None:
-        for path, (key, _, text) in self.documents.items():
-            (version,) = connection.execute("SELECT id FROM document_version WHERE document_id = ?", (key,)).fetchone()
-            cut = "SELECT 1 FROM chunk WHERE version_id = ? AND chunk_spec_id = ?"
-            if not connection.execute(cut, (version, head.chunk_spec_id)).fetchone():
-                chunks, ids = upsert(path, text).chunks, (head.embedding_spec_id, head.chunk_spec_id)
-                store_chunks.insert(connection, version, ("", text), chunks, ids)
+    @rule()
+    def drop_retired(self) -> None:
+        publishing.drop_retired(self.store)
 
     @rule()
     def begin(self) -> None:

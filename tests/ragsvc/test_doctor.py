@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +16,11 @@ from ragsvc.doctor import Examination
 from ragsvc.errors import UnknownCollection
 from ragsvc.job_store import JobStore
 from ragsvc.jobs import NewFile
+from tests.faults.killing import kill, killed_at_point, start
 from tests.indexes.corpus import SPEC, STAT, embed, embedded_hash, put, upsert, vector_of
-from tests.ragsvc.test_restoring import aged, at, entered, seen, wait_for, write_on
+from tests.indexes.specs import OTHER, PAIRS, cut_all, go_to
+from tests.ragsvc.places import at
+from tests.ragsvc.test_restoring import PLACES, aged, seen, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +273,46 @@ def test_a_purge_that_was_killed_is_completed(data: Path) -> None:
     assert found(doctor.examine(data, repair=True)) == set()
 
 
+def test_generations_in_any_state_are_healthy(data: Path) -> None:
+    """Documents cut for a spec that is not published, several generations, a rollback: nothing is found to be wrong."""
+    with at(data) as place:
+        collection = place.library.open("papers")
+        cut_all(collection, OTHER)
+        assert found(doctor.examine(data)) == set()
+        assert go_to(collection, OTHER) == 2
+        assert collection.fold()
+        assert found(doctor.examine(data)) == set()
+        assert collection.rollback(1) == 1
+        put(collection, collection.sources()[0], upsert("new.txt", "frost\n"))
+        assert found(doctor.examine(data, repair=True)) == set()
+
+
+def test_a_generation_that_was_being_taken_apart_is_a_leftover(data: Path) -> None:
+    """Killed at any point of it, that is no inconsistency; a repair ends it, and then nothing is left to be found."""
+    with at(data) as place:
+        collection = place.library.open("papers")
+        for spec in (OTHER, PAIRS, OTHER):
+            cut_all(collection, spec)
+            assert collection.publish(spec)
+    kept, number, noted = data.with_name("kept"), 0, 0
+    shutil.copytree(data, kept)
+
+    while True:
+        number += 1
+        killed = killed_at_point(number, "retired.", [], f"{PLACES}:take_apart", str(data))
+        first = doctor.examine(data)
+        assert first.consistent
+        assert found(first) - {("papers", "unreferenced")} <= {("papers", "leftover")}
+        noted += ("papers", "leftover") in found(first)
+        assert found(doctor.examine(data, repair=True), "problem") == set()
+        assert found(doctor.examine(data)) <= {("papers", "unreferenced")}
+        if not killed:
+            break
+        shutil.rmtree(data)
+        shutil.copytree(kept, data)
+    assert noted > 1
+
+
 # Between the collections
 
 
@@ -295,13 +337,7 @@ def test_a_folder_that_no_row_names_is_removed_once_it_is_old(data: Path) -> Non
 def test_a_creation_that_was_killed_is_a_leftover(data: Path) -> None:
     """Killed between making a collection's folder and its row, nothing is listed, and doctor removes the folder."""
     before = set((data / "collections").iterdir())
-    child = os.fork()
-    if not child:
-        from indexes import failpoints
-
-        failpoints.install(lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == "collection.list" else None)
-        entered(data).library.create("more", SPEC)
-    os.waitpid(child, 0)
+    assert killed_at_point(1, "library.list", [], f"{PLACES}:create", str(data), "more")
     [folder] = set((data / "collections").iterdir()) - before
     aged(folder)
     assert doctor.examine(data, repair=True).consistent
@@ -374,9 +410,7 @@ def test_nothing_is_wrong_with_a_store_that_is_being_written(data: Path, tmp_pat
     """While a process adds, edits and folds, no check says that anything is inconsistent; with a repair, too."""
     log = tmp_path / "witness"
     log.touch()
-    child = os.fork()
-    if not child:
-        write_on(data, log)
+    writer = start(f"{PLACES}:write_on", str(data), str(log))
     try:
         for number in range(8):
             size = log.stat().st_size
@@ -384,10 +418,8 @@ def test_nothing_is_wrong_with_a_store_that_is_being_written(data: Path, tmp_pat
             examination = doctor.examine(data, repair=bool(number % 2))
             assert examination.consistent, doctor.lines(examination)
             assert found(examination) <= {("papers", "unreferenced"), ("papers", "missing"), ("papers", "leftover")}
-        os.kill(child, 0)
     finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        kill(writer)
     examination = doctor.examine(data, repair=True)
     assert examination.consistent, doctor.lines(examination)
 

@@ -1,14 +1,11 @@
 """Backups: of one moment, whole or absent; restored so that all is as it was, whoever writes or dies meanwhile."""
 
 import os
-import resource
 import shutil
-import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,41 +18,12 @@ from ragsvc import doctor
 from ragsvc.errors import BadRequest, CollectionBusy, CollectionExists, UnknownCollection
 from ragsvc.job_store import JobStore
 from ragsvc.jobs import NewFile
-from ragsvc.library import Library
-from ragsvc.restoring import Backups, Restored
-from ragsvc.service_store import ServiceStore
-from tests.faults.killing import killed_at_point
+from tests.faults.killing import kill, killed_at_point, run_without_room, start
 from tests.indexes.corpus import SPEC, put, query_vector, upsert
 from tests.indexes.test_formats import recorded, told, unpacked
+from tests.ragsvc.places import Place, at
 
-
-@dataclass
-class Place:
-    """One process's view of a data directory."""
-
-    data: Path
-    store: ServiceStore
-    library: Library
-    backups: Backups
-
-    def close(self) -> None:
-        self.library.close()
-        self.store.close()
-
-
-def entered(data: Path) -> Place:
-    store = ServiceStore.open(data)
-    library = Library(data, store, lambda: SPEC, delta_rows=100)
-    return Place(data, store, library, Backups(data, store, library, delta_rows=100))
-
-
-@contextmanager
-def at(data: Path) -> Iterator[Place]:
-    place = entered(data)
-    try:
-        yield place
-    finally:
-        place.close()
+PLACES = "tests.ragsvc.places"
 
 
 @pytest.fixture
@@ -135,23 +103,6 @@ def test_a_backup_never_goes_where_the_service_keeps_its_files(place: Place, tmp
         place.backups.write("paper", tmp_path / "b")
 
 
-def write_on(data: Path, log: Path) -> None:
-    """Write two documents in one transaction, again and again, until killed; the log says what is about and done."""
-    witness = os.open(log, os.O_WRONLY | os.O_APPEND)
-    with at(data) as mine:
-        collection = mine.library.open("papers")
-        source = collection.sources()[0]
-        for turn in range(1_000_000):
-            os.write(witness, f"{turn}\n".encode())
-            entries = collection.manifest(source.id).entries
-            known = {path: (entry.document_id, entry.version) for path, entry in entries.items()}
-            pair = [upsert(path, f"apple {turn}\n", known.get(path)) for path in ("x", "y")]
-            put(collection, source, *pair)
-            os.write(witness, b"done\n")
-            if turn % 20 == 19:
-                collection.fold()
-
-
 def turns(log: Path) -> tuple[int, int]:
     """Return the last turn that was acknowledged, and the last that was begun; -1 for none."""
     lines = log.read_text().split()
@@ -164,10 +115,7 @@ def test_a_backup_during_heavy_writing_is_one_acknowledged_moment(place: Place, 
     """While a process writes, each backup holds exactly one of its transactions' ends, between begin and end of it."""
     log = tmp_path / "witness"
     log.touch()
-    place.close()
-    child = os.fork()
-    if not child:
-        write_on(place.data, log)
+    writer = start(f"{PLACES}:write_on", str(place.data), str(log))
     try:
         with at(place.data) as mine:
             for number in range(6):
@@ -187,8 +135,7 @@ def test_a_backup_during_heavy_writing_is_one_acknowledged_moment(place: Place, 
                 }
                 assert not [each for each in checking.check(copy.folder) if each.level == "problem"]
     finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        kill(writer)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -202,13 +149,9 @@ def test_a_backup_that_is_killed_leaves_the_old_file_or_the_new_one(place: Place
     place.close()
     old, number, reached, seen_new = kept.read_bytes(), 0, [], False
 
-    def work() -> None:
-        with at(place.data) as mine:
-            mine.backups.write("papers", kept, overwrite=True)
-
     while True:
         number += 1
-        killed = killed_at_point(number, work, "backup.", reached)
+        killed = killed_at_point(number, "backup.", reached, f"{PLACES}:back_up", str(place.data), str(kept))
         new = kept.read_bytes() != old
         assert store_backup.inspect(kept).documents == (2 if new else 3)
         assert new or not seen_new
@@ -222,7 +165,8 @@ def test_a_backup_that_is_killed_leaves_the_old_file_or_the_new_one(place: Place
     assert left
     for path in left:
         os.utime(path, (0, 0))
-    work()
+    with at(place.data) as mine:
+        mine.backups.write("papers", kept, overwrite=True)
     assert not list(kept.parent.glob(".kept*"))
 
 
@@ -232,38 +176,8 @@ def test_a_backup_without_room_leaves_nothing(place: Place, kept: Path, existing
     target = kept if existing else kept.with_name("other.backup")
     before = {path.name: path.read_bytes() for path in kept.parent.iterdir() if path.is_file()}
     place.close()
-    limit_child(100_000, lambda: refused(lambda: write_again(place.data, target)))
+    run_without_room(100_000, f"{PLACES}:back_up_without_room", str(place.data), str(target))
     assert {path.name: path.read_bytes() for path in kept.parent.iterdir() if path.is_file()} == before
-
-
-def write_again(data: Path, target: Path) -> None:
-    with at(data) as mine:
-        mine.backups.write("papers", target, overwrite=True)
-
-
-def restore_again(data: Path, file: Path, *, replace: bool = True) -> Restored:
-    with at(data) as mine:
-        return mine.backups.restore(file, "papers", replace=replace)
-
-
-def refused(work: Callable[[], object]) -> None:
-    with pytest.raises(StorageFull):
-        work()
-
-
-def limit_child(most: int, work: Callable[[], None]) -> None:
-    """Run `work` in a process whose files can't grow beyond `most` bytes; it must end in order."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 # And back
@@ -498,11 +412,8 @@ def test_a_restore_that_is_killed_is_whole_or_not_at_all(place: Place, kept: Pat
         data = kept.parent / str(number)
         shutil.copytree(place.data, data)
 
-        def work(data: Path = data) -> None:
-            with at(data) as mine:
-                mine.backups.restore(kept, name, replace=replaced)
-
-        killed = killed_at_point(number, work, "restore.", reached)
+        asked = (str(data), str(kept), name, "replace" if replaced else "")
+        killed = killed_at_point(number, "restore.", reached, f"{PLACES}:restore", *asked)
         with at(data) as mine:
             there = restored(mine)
         assert there or not after_commit
@@ -562,7 +473,7 @@ def test_a_restore_without_room_leaves_nothing(place: Place, kept: Path) -> None
     """Where files can't grow, the restore is refused as a full disk, and all is as it was."""
     before = seen(place.library.open("papers"))
     place.close()
-    limit_child(100_000, lambda: refused(lambda: restore_again(place.data, kept)))
+    run_without_room(100_000, f"{PLACES}:restore_without_room", str(place.data), str(kept))
     with at(place.data) as mine:
         assert seen(mine.library.open("papers")) == before
     assert len(list((place.data / "collections").iterdir())) == 1
