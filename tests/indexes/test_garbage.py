@@ -13,7 +13,7 @@ from indexes import failpoints, garbage, store_vectors
 from indexes.collection import Collection
 from indexes.errors import NotFound, RunGoesOn
 from indexes.types import ChangeSet, ChunkSpec, EmbeddingSpec, IndexSpec
-from tests.indexes.corpus import EMBEDDING, chunks_of, embed, put, query_vector, stored, upsert, vectors_of
+from tests.indexes.corpus import EMBEDDING, SPEC, chunks_of, embed, put, query_vector, stored, upsert, vectors_of
 
 DAY = timedelta(days=1)
 
@@ -79,8 +79,10 @@ def test_what_another_spec_or_a_staged_version_uses_stays(collection, source, fo
     other = EmbeddingSpec("other-model", 4)
     keys = [b"o" * 32, b"s" * 32, b"x" * 32]
     collection.add_vectors(other, keys, vectors_of(keys)[:, :4] / [[abs(v)] for v in _norms(vectors_of(keys)[:, :4])])
+    with collection._store.write() as connection:
+        for spec in (IndexSpec(other, ChunkSpec(99, 0)), SPEC):  # a generation that is kept, and the one in service
+            store_vectors.insert_generation(connection, spec)
     with sqlite3.connect(folder / "store.db") as raw:
-        raw.execute("INSERT INTO chunk_spec (tokens, overlap, chunker) VALUES (99, 0, 'x')")
         live = raw.execute("SELECT id FROM document_version").fetchone()[0]
         staged = raw.execute(
             """INSERT INTO document_version SELECT NULL, document_id, 2, 'staged', content_hash, size, mtime_ns, inode,
