@@ -70,8 +70,8 @@ class CandidateIndex(ABC):
         """
 
     @abstractmethod
-    def _settled(self, worst: float, least: float) -> bool:
-        """Whether the estimate of the worst candidate is so far below the k-th best score that no more are needed."""
+    def _settled(self, worst: float, scores: FloatVector) -> bool:
+        """Whether rows beyond the candidate with the `worst` estimate can't belong to the answer with these scores."""
 
     def _most(self, k: int) -> int:  # noqa: ARG002 - not for the exact
         """Return how many candidates are the most that are asked for, where there are k among them."""
@@ -102,9 +102,7 @@ class CandidateIndex(ABC):
         while count < available:
             estimates, positions = self._candidates(query, count, mask, wider)
             found = scored(query, self._ids[positions], self._rows, k)
-            if len(found.ids) >= k and (
-                count >= self._most(k) or self._settled(float(estimates[-1]), float(found.scores[-1]))
-            ):
+            if len(found.ids) >= k and (count >= self._most(k) or self._settled(float(estimates[-1]), found.scores)):
                 return found
             count, wider = count * _MORE, wider * _MORE
         return scored(query, self._ids if mask is None else self._ids[mask], self._rows, k)

@@ -38,10 +38,9 @@ _QUERY_BITS: Final = (2, 4, 8)
 """Bits that a query's numbers are rounded to: fewer are faster, and want more candidates."""
 _MOST_CANDIDATES: Final = 1024
 """Sought for by the self-check at first."""
-_SURE: Final = 2.5
-"""Times the noise of the estimates that the worst candidate must stand below the k-th score: then a row beyond it that
-belongs to the answer is as rare as one in a hundred, whatever the query, the filter or the number of equal rows. Of the
-benchmark's queries 3 % need a second look."""
+_LOSS: Final = 0.005
+"""Share of an answer that may be expected beyond the candidates, whatever the query, the filter or the number of equal
+rows. More of them are looked at where it is higher."""
 _MOST_LOOKS: Final = 16
 """Times more candidates than at first that are asked for, at most, while they are not so sure."""
 _NOISE_UNIT: Final = 1e-6
@@ -173,8 +172,8 @@ class Float16(_FaissIndex):
             params.sel, _kept = _selector(allowed)
         return self._found(query, count, params)
 
-    def _settled(self, worst: float, least: float) -> bool:
-        return worst + _HALF_NOISE < least
+    def _settled(self, worst: float, scores: FloatVector) -> bool:
+        return worst + _HALF_NOISE < float(scores[-1])
 
     @classmethod
     def _is_mine(cls, inner: Any) -> bool:
@@ -260,8 +259,9 @@ class RaBitQ(_FaissIndex):
     def _most(self, k: int) -> int:
         return _MOST_LOOKS * max(k, self._first(k))
 
-    def _settled(self, worst: float, least: float) -> bool:
-        return float(_as_cosines(np.float32(worst))) + _SURE * self._settings["noise"] * _NOISE_UNIT < least
+    def _settled(self, worst: float, scores: FloatVector) -> bool:
+        border = 1 - worst / 2  # of unit vectors, the cosine at this squared distance
+        return recall_check.expected_loss(scores - border, self._settings["noise"] * _NOISE_UNIT) <= _LOSS
 
     def _candidates(
         self,
