@@ -174,7 +174,8 @@ class MappedRows:
         self._checksums = np.frombuffer(checksums, _CHECKSUM)
         self._good = np.zeros(layout.blocks, np.bool_)
         mapped = _mapped(path, layout) if len(self._checksums) == layout.blocks else None
-        self._memory, self._rows = mapped or (None, None)
+        self._memory = mapped and mapped[0]
+        self._rows = mapped and mapped[1]
         if self._rows is None:
             on_damage()
 
