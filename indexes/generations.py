@@ -8,6 +8,7 @@ file that is damaged or gone costs speed, never an answer. One builder at a time
 import logging
 import os
 import secrets
+import shutil
 from collections.abc import Collection as Names
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -227,7 +228,10 @@ class Segments:
             for path in folder.iterdir():
                 if path.name not in named:
                     point("segment.remove")
-                    path.unlink(missing_ok=True)
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink(missing_ok=True)
                     removed += 1
         return removed
 

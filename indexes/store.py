@@ -166,12 +166,16 @@ class Store:
 
         Raises StoreBusy when another writer, here or in another process, holds the store for longer than the wait.
         """
+        until = time.monotonic() + self._busy_seconds
         if not self._writing.acquire(timeout=self._busy_seconds):
             raise StoreBusy(f"another write to {self.path} took longer than {self._busy_seconds:g} s; try again")
         try:
             with _translated(self.path):
                 self._refuse_still()
                 connection = self._writing_connection()
+                # What was waited for a thread of ours is not waited for another process again.
+                left = max(0, round(1000 * (until - time.monotonic())))
+                connection.execute(f"PRAGMA busy_timeout = {left}")
                 point("store.begin")
                 connection.execute("BEGIN IMMEDIATE")
                 try:
@@ -238,8 +242,14 @@ class Store:
             raise StoreClosed(f"{self.path} was removed or replaced meanwhile: nothing was changed; repeat the request")
 
     def _connect(self, *, readonly: bool) -> Connection:
+        # Never made here: a file that was taken away would come back, empty.
         connection = sqlite3.connect(
-            self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=256
+            f"{self.path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            timeout=self._busy_seconds,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
         )
         try:
             _set_up(connection, readonly=readonly)
@@ -344,10 +354,22 @@ def _make_file(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.parent.chmod(0o700)
     point("store.file")
-    # SQLite gives the mode of this file to its -wal and -shm, whatever the umask.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    make_database_file(path)
+    path.chmod(0o600)
+
+
+def make_database_file(path: Path) -> None:
+    """Make an empty file for SQLite where there is none, mode 0600, which SQLite gives to its -wal and -shm, too.
+
+    One that is there is not opened: to close it would end all locks that this process has on it (POSIX), and another
+    process would then take the log away under it.
+    """
     try:
-        os.fchmod(descriptor, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    try:
+        os.fchmod(descriptor, 0o600)  # whatever the umask
     finally:
         os.close(descriptor)
 
