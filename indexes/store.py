@@ -47,7 +47,7 @@ BUSY_SECONDS = 10.0
 _GLANCES, _GLANCE_SECONDS = 3, 0.02
 
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -210,7 +210,8 @@ class Store:
 
         It is not durable until the caller has fsynced it. Raises StorageFull, StoreDamaged.
         """
-        connection = self._connect(readonly=False)
+        with _translated(self.path):
+            connection = self._connect(readonly=False)
         try:
             connection.execute("VACUUM INTO ?", (str(target),))
         except sqlite3.Error as error:
@@ -414,8 +415,10 @@ def _header(path: Path) -> tuple[int, int]:
             return _marks(connection)
     with _translated(path):
         try:
-            return patiently(lambda: _marks_of(path, "ro"))
+            return patiently(lambda: _marks_of(path, "ro", _shared(path)))
         except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_PROTOCOL:
+                return _marks_of(path, "ro")  # the shared memory is what a killed process left: it is made anew
             if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
                 raise
         # A creation was killed before the file got its log; what it left half-written must be taken back to be read.
@@ -434,10 +437,13 @@ def patiently(read: Callable[[], tuple[int, int]]) -> tuple[int, int]:
     return read()
 
 
-def _marks_of(path: Path, mode: str) -> tuple[int, int]:
+def _shared(path: Path) -> str:
     # Where others have the store open, not even their shared memory is written to.
-    shared = "&readonly_shm=1" if mode == "ro" and path.with_name(f"{path.name}-shm").exists() else ""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}{shared}", uri=True)
+    return "&readonly_shm=1" if path.with_name(f"{path.name}-shm").exists() else ""
+
+
+def _marks_of(path: Path, mode: str, also: str = "") -> tuple[int, int]:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}{also}", uri=True)
     try:
         return _marks(connection)
     finally:
