@@ -106,12 +106,8 @@ def live_versions(connection: Connection, where: tuple[str, Sequence[object]] | 
     # NOT INDEXED: by the index of the live ones, in the order of random ids, the rows take ten times as long.
     tables, of_versions = "document_version v NOT INDEXED", "v." in sql
     if "d." in sql or "s." in sql:
-        joined = "CROSS JOIN {} ON d.id = v.document_id"
-        tables = (
-            f"{tables} {joined.format('document d')}"
-            if of_versions
-            else f"document d {joined.format('document_version v')}"
-        )
+        tables, joined = (tables, "document d") if of_versions else ("document d", "document_version v")
+        tables += f" CROSS JOIN {joined} ON d.id = v.document_id"
     if "s." in sql:
         tables += " CROSS JOIN source s ON s.id = d.source_id"
     return _ids(
