@@ -350,3 +350,17 @@ def replace_segments(connection: Connection, of: Head, replaced: Sequence[Segmen
            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (of.generation, *values, json.dumps(dict(new.settings)), new.checksums, now()),
     )
+
+
+def exchange_segment(connection: Connection, file: str, new: Segment) -> None:
+    """Put `new`, of the same ids, in the place of the segment with that file, in every generation that names it."""
+    values = (new.file, new.kind, new.rows, new.sha256, new.size, json.dumps(dict(new.settings)), new.checksums, now())
+    connection.execute(
+        """UPDATE segment SET file = ?, kind = ?, rows = ?, sha256 = ?, bytes = ?, settings = ?, checksums = ?,
+                              created_at = ? WHERE file = ?""",
+        (*values, file),
+    )
+    connection.execute(
+        "UPDATE generation SET revision = revision + 1 WHERE number IN (SELECT generation FROM segment WHERE file = ?)",
+        (new.file,),
+    )
