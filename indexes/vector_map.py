@@ -276,10 +276,16 @@ def _mapped(path: Path, layout: Layout) -> tuple[mmap.mmap, HalfMatrix] | None:
 
 def _remove_unusable(path: Path) -> None:
     """Remove what stands in the place of the file and can't be one: it is derived, and is made anew."""
+    if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove what stands in the place of a derived file, a folder too, if anything does. Raises OSError."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    elif path.exists() and not os.access(path, os.R_OK | os.W_OK):
-        path.unlink()
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

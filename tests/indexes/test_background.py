@@ -170,6 +170,27 @@ def test_a_generation_of_the_same_embedding_begins_with_the_segments_of_the_last
     assert len(answers(collection)) == 24
 
 
+@pytest.mark.parametrize("how", ["erase", "rebuild"])
+def test_a_shared_segment_is_built_anew_once(folder, collection, source, how) -> None:
+    """Generations that share a file share the one that takes its place, after a purge and after damage."""
+    fill(collection, source, "a", lines=12)
+    collection.fold()
+    with collection._store.write() as connection:
+        generations.store_vectors.insert_generation(connection, SPEC)
+    (segment,) = collection.generations()[1].segments
+    before = answers(collection)
+    if how == "erase":
+        collection._segments.erase(1, np.array([3]))
+    else:
+        (folder / "segments" / segment.file).unlink()
+        assert collection.rebuild_segments(frozenset({segment.file}))
+    one, two = collection.generations()
+    assert one.segments == two.segments != (segment,)
+    assert [path.name for path in (folder / "segments").iterdir()] == [one.segments[0].file]
+    assert collection.settle()
+    assert answers(collection) == before
+
+
 def test_rows_of_other_specs_are_holes(folder, collection, source) -> None:
     """Row = vector id: ids that belong to another spec cost no disk, and are not found."""
     fill(collection, source, "a")
@@ -261,13 +282,14 @@ def test_segments_of_others_are_loaded_where_nothing_can_be_built(folder, collec
     fill(collection, source, "a")
     collection.fold()
     collection.load()
+    monkeypatch.setattr(collection._segments, "rebuild", fails)
     collection._damaged.add(collection.generations()[0].segments[0].file)
     fill(collection, source, "b", lines=1)
     before = answers(collection)
+    assert collection._background.settle(10)
     assert collection._snapshot.delta.size == 1
     with Collection.open(folder) as other:
         other.fold()
-    monkeypatch.setattr(collection._segments, "rebuild", fails)
     collection._background._not_before = 0.0
     assert answers(collection) == before
     assert collection._background.settle(10)

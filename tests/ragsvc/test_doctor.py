@@ -334,6 +334,16 @@ def test_a_folder_that_no_row_names_is_removed_once_it_is_old(data: Path) -> Non
     assert found(doctor.examine(data)) == set()
 
 
+def test_a_folder_among_derived_files_is_a_leftover(data: Path) -> None:
+    """A folder where only files belong is told of, removed by a repair with what is in it, and told of no more."""
+    for name in ("segments", "vectors"):
+        (papers(data) / name / "folder").mkdir()
+        (papers(data) / name / "folder" / "file").touch()
+    assert found(doctor.examine(data), "note") == {("papers", "leftover")}
+    assert found(doctor.examine(data, repair=True), "repaired") == {("papers", "leftover")}
+    assert found(doctor.examine(data)) == set()
+
+
 def test_a_creation_that_was_killed_is_a_leftover(data: Path) -> None:
     """Killed between making a collection's folder and its row, nothing is listed, and doctor removes the folder."""
     before = set((data / "collections").iterdir())
