@@ -320,6 +320,8 @@ def erased_slack(path: Path, wait_seconds: float) -> int:
         return store_slack.erase(path, wait_seconds)
     except store_slack.SlackBusy as error:
         raise StoreBusy(f"what was deleted can't be erased from the file yet, {error}; repeat the command") from error
+    except store_slack.SlackDamaged as error:
+        raise StoreDamaged(f"{error}; what was deleted can't be erased from it: `ragsvc doctor`") from error
     except store_slack.SlackFailed as error:
         raise StorageFull(f"{error}; make room or check permissions, then repeat the command") from error
 
