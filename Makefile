@@ -70,11 +70,10 @@ bench: setup-dev ## print the tables of the benchmarks
 	@$(VENV)/python -m benchmarks.main_job
 	@$(VENV)/python -m benchmarks.serving --documents 300 1200 4800
 	@$(VENV)/python -m benchmarks.vectors
+	@$(VENV)/python -m benchmarks.adding
 
-bench-large: setup-dev ## print the tables of the vector indexes at 500,000 and a million rows (minutes, 3 GB of disk)
+bench-large: setup-dev ## print the tables of large collections (6 GB below TMPDIR, half an hour)
 	@$(VENV)/python -m benchmarks.vectors --own --rows 500000 1000000
-
-bench-large: setup-dev ## print the tables of large collections (3 GB below TMPDIR, a quarter of an hour)
 	@$(VENV)/python -m benchmarks.filters
 	@$(VENV)/python -m benchmarks.lexical
 

@@ -48,6 +48,8 @@ _GLANCES, _GLANCE_SECONDS = 3, 0.02
 
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+_UNREADABLE = "decode to UTF-8"
+"""In the error, without a code, of Python's sqlite3 for bytes that are no text."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -492,7 +494,7 @@ def _translation(path: Path, error: sqlite3.Error) -> Exception:
         return StorageFull(f"{path} can't be written, and this step was undone: {error}; {_REMEDY}")
     if code in _BUSY:
         return StoreBusy(f"another process is writing to {path} for long; try again")
-    if code in _DAMAGED:
+    if code in _DAMAGED or (not code and _UNREADABLE in str(error)):
         # SQLite says this of some reads that fail, too.
         return StoreDamaged(f"{path} is damaged, or its disk can't be read: {error}; check the disk, `ragsvc doctor`")
     if code == sqlite3.SQLITE_CANTOPEN:

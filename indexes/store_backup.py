@@ -1,17 +1,20 @@
 """One collection in one file: written while others read and write, checked before it has its name, and put back.
 
-The file is a store without its log. What is derived (segments, exact vectors) is not in it and is rebuilt.
+The file is a store without its log, and behind its last page a seal: the checksum of all before it, since SQLite has
+none (it reads as many pages as its header counts, and looks no further). What is derived (segments, exact vectors) is
+not in it and is rebuilt.
 """
 
 import glob
+import hashlib
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from indexes.errors import Conflict, StorageFull, StoreDamaged, StoreNotFound, StoreTooNew
 from indexes.failpoints import point
@@ -20,6 +23,9 @@ from indexes.store import FILE_NAME, Connection, Store, read_file, sync_folder
 
 _ABANDONED_SECONDS = 600.0
 """An unfinished file that was not written to for so long belongs to a process that died."""
+_SEAL = b"ragsvc backup 1\n"
+"""Followed by the SHA-256 of everything before it."""
+_SEAL_BYTES = len(_SEAL) + hashlib.sha256().digest_size
 _HELD = ("collection_id", "changes", "documents", "chunks", "vectors")
 
 
@@ -71,6 +77,8 @@ def _write(store: Store, beside: Path, file: Path) -> Contents:
     before = _live(store)
     point("backup.copy")
     store.copy_to(beside)
+    point("backup.seal")
+    _seal(beside)
     point("backup.sync")
     _sync(beside)
     point("backup.verify")
@@ -86,6 +94,24 @@ def _verify(written: Contents, before: Contents, after: Contents, file: Path) ->
     in_between = before.changes <= written.changes <= after.changes
     if not same_id or not in_between or (held[0] == held[2] and held[1] != held[0]):
         raise StoreDamaged(f"the copy for {file} does not hold what the store does; check the disk and repeat")
+
+
+def _seal(path: Path) -> None:
+    with path.open("r+b") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0, os.SEEK_END)
+        file.write(_SEAL + digest)
+
+
+def _unsealed(file: BinaryIO) -> tuple[int, bytes | None]:
+    """Return how many bytes are the store's, and their SHA-256 where the file has a seal: a bare store has none."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _SEAL_BYTES))
+    seal = file.read()
+    file.seek(0)
+    if len(seal) == _SEAL_BYTES and seal.startswith(_SEAL):
+        return size - _SEAL_BYTES, seal[len(_SEAL) :]
+    return size, None
 
 
 def _live(store: Store) -> Contents:
@@ -148,7 +174,7 @@ def install(file: Path, folder: Path, collection_id: str) -> None:
         point("restore.copy")
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with file.open("rb") as source, os.fdopen(descriptor, "wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+            _copy_store(source, target, file)
         point("restore.sync")
         _sync(path)
     with read_file(path) as connection:
@@ -167,6 +193,18 @@ def install(file: Path, folder: Path, collection_id: str) -> None:
     _sync(path)
     sync_folder(folder)
     sync_folder(folder.parent)
+
+
+def _copy_store(source: BinaryIO, target: BinaryIO, file: Path) -> None:
+    """Copy a backup without its seal. Raises StoreDamaged where the seal says that it is not what was written."""
+    left, sealed = _unsealed(source)
+    digest = hashlib.sha256()
+    while piece := source.read(min(left, 1 << 20)):
+        digest.update(piece)
+        target.write(piece)
+        left -= len(piece)
+    if sealed is not None and digest.digest() != sealed:
+        raise StoreDamaged(f"{file} is damaged: it is not what `ragsvc backup` wrote; take another backup")
 
 
 def _rename_documents(connection: Connection, collection_id: str) -> None:

@@ -167,7 +167,8 @@ def test_a_backup_that_is_killed_leaves_the_old_file_or_the_new_one(place: Place
         if not killed:
             break
     assert reached == [
-        "backup.create", "backup.copy", "backup.sync", "backup.verify", "backup.rename", "backup.sync_folder",
+        "backup.create", "backup.copy", "backup.seal", "backup.sync", "backup.verify", "backup.rename",
+        "backup.sync_folder",
     ]  # fmt: skip
     left = list(kept.parent.glob(".kept*"))
     assert left
@@ -493,3 +494,39 @@ def test_a_change_of_the_standing_one_is_noticed(place: Place, kept: Path) -> No
     with pytest.raises(CollectionBusy, match="changed"):
         place.store.replace_collection(replace(row, folder="another"), row.id, "new")
     assert place.store.collection("papers") == row
+
+
+def test_a_backup_with_any_other_byte_is_refused(place: Place, kept: Path) -> None:
+    """Whatever byte changed, in a page that SQLite would read without a word or in the seal: nothing is restored."""
+    before = seen(place.library.open("papers"))
+    whole = kept.read_bytes()
+    for offset in (*range(100, len(whole), len(whole) // 25), len(whole) - 1):
+        broken = bytearray(whole)
+        broken[offset] ^= 0x20
+        kept.write_bytes(bytes(broken))
+        with pytest.raises(StoreDamaged):
+            place.backups.restore(kept, "papers", replace=True)
+    assert seen(place.library.open("papers")) == before
+    kept.write_bytes(whole)
+    place.backups.restore(kept, "papers", replace=True)
+
+
+def test_a_bare_store_is_taken_as_a_backup(place: Place, tmp_path: Path) -> None:
+    """A store.db that nobody has open, copied by hand, has no seal and is restored all the same."""
+    folder = place.library.locks(place.library.open("papers")).parent
+    before = seen(place.library.open("papers"))
+    with sqlite3.connect(folder / "store.db") as raw:
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    raw.close()
+    shutil.copy(folder / "store.db", tmp_path / "copied.db")
+    place.backups.restore(tmp_path / "copied.db", "papers", replace=True)
+    assert seen(place.library.open("papers")) == before
+
+
+def test_text_that_is_no_text_is_damage(place: Place, tmp_path: Path) -> None:
+    """A text in the store that is not UTF-8 is told as a damaged store, not as an error of ours."""
+    opened = place.library.open("papers")
+    with opened._store.write() as connection:
+        connection.execute("UPDATE version_text SET text = CAST(x'61FF62' AS TEXT)")
+    with pytest.raises(StoreDamaged):
+        opened.text(opened.documents(None, 1, None)[0][0].id)
