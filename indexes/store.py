@@ -210,7 +210,8 @@ class Store:
 
         It is not durable until the caller has fsynced it. Raises StorageFull, StoreDamaged.
         """
-        connection = self._connect(readonly=False)
+        with _translated(self.path):
+            connection = self._connect(readonly=False)
         try:
             connection.execute("VACUUM INTO ?", (str(target),))
         except sqlite3.Error as error:
