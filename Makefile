@@ -48,7 +48,7 @@ run: .ragsvc/run.stamp ## index DOCS (default docs/) and serve on HOST:PORT (127
 	code=$$?; [ $$code -eq 130 ] || exit $$code # Ctrl-C is how it ends
 
 test: setup-dev ## run the tests
-	@$(VENV)/python -m pytest -n 2
+	@$(VENV)/python -m pytest -n 2 --dist worksteal
 
 check: setup-dev format lint types architecture test ## what CI runs
 
@@ -79,7 +79,7 @@ bench-large: setup-dev ## print the tables of large collections (3 GB below TMPD
 	@$(VENV)/python -m benchmarks.lexical
 
 soak: setup-dev ## the long form of the tests
-	@$(VENV)/python -m pytest -n 2 -m soak --timeout 3600
+	@$(VENV)/python -m pytest -n 2 --dist worksteal -m soak --timeout 3600
 
 peers: setup-dev ## install servers that others wrote, for tests/peers (npm packages only where Node is)
 	@$(UV) venv --quiet --clear $(PEERS)/llmock

@@ -57,13 +57,20 @@ class CandidateIndex(ABC):
 
     @abstractmethod
     def _candidates(
-        self, query: FloatVector, count: int, allowed: Mask | None
+        self, query: FloatVector, count: int, allowed: Mask | None, wider: int
     ) -> tuple[FloatVector, npt.NDArray[np.int64]]:
-        """Return up to `count` positions that may be near, best first, with the index's own scores or distances."""
+        """Return up to `count` positions that may be near, best first, with the index's own scores or distances.
 
-    def _settled(self, found: Neighbours, wanted: int, estimates: FloatVector) -> bool:  # noqa: ARG002 - for the exact
-        """Whether no more candidates need to be asked for."""
-        return len(found.ids) >= wanted
+        `wider` is how many times as many as at first they are: 1, unless that was not enough.
+        """
+
+    @abstractmethod
+    def _settled(self, worst: float, least: float) -> bool:
+        """Whether the estimate of the worst candidate is so far below the k-th best score that no more are needed."""
+
+    def _most(self, k: int) -> int:  # noqa: ARG002 - not for the exact
+        """Return how many candidates are the most that are asked for, where there are k among them."""
+        return self.size
 
     def search(self, queries: FloatMatrix, k: int, allowed: Allowed | None = None) -> list[Neighbours]:
         """Return the `k` nearest rows to each of `queries` (m, dimensions), among those `allowed` if given.
@@ -86,13 +93,15 @@ class CandidateIndex(ABC):
         return mask
 
     def _search(self, query: FloatVector, k: int, mask: Mask | None, available: int) -> Neighbours:
-        count = max(k, self._first(k))
+        count, wider = max(k, self._first(k)), 1
         while count < available:
-            estimates, positions = self._candidates(query, count, mask)
+            estimates, positions = self._candidates(query, count, mask, wider)
             found = scored(query, self._ids[positions], self._rows, k)
-            if self._settled(found, min(k, available), estimates):
+            if len(found.ids) >= k and (
+                count >= self._most(k) or self._settled(float(estimates[-1]), float(found.scores[-1]))
+            ):
                 return found
-            count *= _MORE
+            count, wider = count * _MORE, wider * _MORE
         return scored(query, self._ids if mask is None else self._ids[mask], self._rows, k)
 
 

@@ -20,7 +20,7 @@ from indexes.candidate_index import CandidateIndex, Mask
 from indexes.errors import StoreDamaged
 from indexes.exact_index import SCORE_NOISE
 from indexes.recall_check import DEPTHS, Rung, Truth, checked_batches
-from indexes.types import FloatMatrix, FloatVector, IdArray, Neighbours
+from indexes.types import FloatMatrix, FloatVector, IdArray
 from indexes.vector_index import BuildRows, ExactRows, SegmentIndex
 
 _ID: Final = np.dtype("<i8")
@@ -38,6 +38,13 @@ _QUERY_BITS: Final = (2, 4, 8)
 """Bits that a query's numbers are rounded to: fewer are faster, and want more candidates."""
 _MOST_CANDIDATES: Final = 1024
 """Sought for by the self-check at first."""
+_SURE: Final = 2.5
+"""Times the noise of the estimates that the worst candidate must stand below the k-th score: then a row beyond it that
+belongs to the answer is as rare as one in a hundred, whatever the query, the filter or the number of equal rows. Of the
+benchmark's queries 3 % need a second look."""
+_MOST_LOOKS: Final = 16
+"""Times more candidates than at first that are asked for, at most, while they are not so sure."""
+_NOISE_UNIT: Final = 1e-6
 _CELL_ROWS: Final = 512
 _MOST_CELLS: Final = 4096
 _CELL_SAMPLE: Final = 32
@@ -154,7 +161,11 @@ class Float16(_FaissIndex):
         return k + _SPARE
 
     def _candidates(
-        self, query: FloatVector, count: int, allowed: Mask | None
+        self,
+        query: FloatVector,
+        count: int,
+        allowed: Mask | None,
+        wider: int,  # noqa: ARG002 - of cells
     ) -> tuple[FloatVector, npt.NDArray[np.int64]]:
         params = None
         if allowed is not None:
@@ -162,8 +173,8 @@ class Float16(_FaissIndex):
             params.sel, _kept = _selector(allowed)
         return self._found(query, count, params)
 
-    def _settled(self, found: Neighbours, wanted: int, estimates: FloatVector) -> bool:
-        return len(found.ids) >= wanted and float(estimates[-1]) + _HALF_NOISE < float(found.scores[-1])
+    def _settled(self, worst: float, least: float) -> bool:
+        return worst + _HALF_NOISE < least
 
     @classmethod
     def _is_mine(cls, inner: Any) -> bool:
@@ -214,18 +225,25 @@ class RaBitQ(_FaissIndex):
 
     def _checked(self, truth: Truth) -> dict[str, int]:
         """Return the settings that the self-check found best."""
-        rung = self._climbed(truth, _QUERY_BITS, lambda bits: self._params(bits, None), lambda _: self.size)
-        return {"bits": rung.setting, **_depths(rung)}
+        rung, depths = self._climbed(truth, _QUERY_BITS, lambda bits: self._params(bits, None), lambda _: self.size)
+        return {"bits": rung.setting, **depths}
 
-    def _climbed(self, truth: Truth, ladder: Any, params: Any, compared: Any) -> Rung:
+    def _climbed(self, truth: Truth, ladder: Any, params: Any, compared: Any) -> tuple[Rung, dict[str, int]]:
+        noise: dict[int, float] = {}
+
         def search(setting: int, count: int) -> IdArray:
-            positions = self._inner.search(truth.queries, max(1, count), params=params(setting))[1]
-            return np.where(positions >= 0, self._ids[positions] if self.size else -1, -1)
+            distances, positions = self._inner.search(truth.queries, max(1, count), params=params(setting))
+            ids: IdArray = np.where(positions >= 0, self._ids[positions] if self.size else -1, -1)
+            noise[setting] = truth.noise(ids, _as_cosines(distances))
+            return ids
 
         def cost(setting: int, candidates: int) -> float:
             return float(compared(setting) * _code_cost(self._bits(setting)) + candidates * _ROW_COST)
 
-        return recall_check.climbed(ladder, search, truth, cost, self.size, _MOST_CANDIDATES)
+        rung = recall_check.climbed(ladder, search, truth, cost, self.size, _MOST_CANDIDATES)
+        few, many = rung.candidates
+        depths = {"candidates": max(1, few), "candidates_100": max(1, few, many)}
+        return rung, {**depths, "noise": min(_MOST_NOISE, max(1, round(noise[rung.setting] / _NOISE_UNIT)))}
 
     def _bits(self, setting: int) -> int:
         return setting
@@ -239,8 +257,18 @@ class RaBitQ(_FaissIndex):
         (low, high), few, many = DEPTHS, self._settings["candidates"], self._settings["candidates_100"]
         return max(few, few + -(-(many - few) * (k - low) // (high - low)))
 
+    def _most(self, k: int) -> int:
+        return _MOST_LOOKS * max(k, self._first(k))
+
+    def _settled(self, worst: float, least: float) -> bool:
+        return float(_as_cosines(np.float32(worst))) + _SURE * self._settings["noise"] * _NOISE_UNIT < least
+
     def _candidates(
-        self, query: FloatVector, count: int, allowed: Mask | None
+        self,
+        query: FloatVector,
+        count: int,
+        allowed: Mask | None,
+        wider: int,  # noqa: ARG002 - of cells
     ) -> tuple[FloatVector, npt.NDArray[np.int64]]:
         selector, _kept = (None, None) if allowed is None else _selector(allowed)
         return self._found(query, count, self._params(self._settings["bits"], selector))
@@ -257,8 +285,7 @@ class RaBitQ(_FaissIndex):
 
     @classmethod
     def _settings_read(cls, settings: Mapping[str, int], inner: Any) -> Mapping[str, int]:
-        most = {"bits": max(_QUERY_BITS), "candidates": max(1, inner.ntotal), "candidates_100": max(1, inner.ntotal)}
-        return _within(settings, most)
+        return _within(settings, {"bits": max(_QUERY_BITS), **_limits(inner)})
 
 
 _ROW_COST: Final = 2500.0
@@ -270,9 +297,18 @@ def _code_cost(bits: int) -> float:
     return 10.0 + 3.5 * bits
 
 
-def _depths(rung: Rung) -> dict[str, int]:
-    few, many = rung.candidates
-    return {"candidates": max(1, few), "candidates_100": max(1, few, many)}
+_MOST_NOISE: Final = 2_000_000
+"""Of cosines, in units of `_NOISE_UNIT`: beyond it nothing is ever sure."""
+
+
+def _as_cosines(distances: Any) -> Any:
+    """Return the cosines of unit vectors at these squared distances."""
+    return 1 - distances / 2
+
+
+def _limits(inner: Any) -> dict[str, int]:
+    rows = max(1, int(inner.ntotal))
+    return {"candidates": rows, "candidates_100": rows, "noise": _MOST_NOISE}
 
 
 def _is_one_bit(inner: Any) -> bool:
@@ -317,8 +353,8 @@ class CellRaBitQ(RaBitQ):
         def compared(probed: int) -> int:
             return self.size * probed // cells
 
-        rung = self._climbed(truth, ladder, lambda probed: self._cell_params(probed, None), compared)
-        return {"cells": rung.setting, **_depths(rung)}
+        rung, depths = self._climbed(truth, ladder, lambda probed: self._cell_params(probed, None), compared)
+        return {"cells": rung.setting, **depths}
 
     def _bits(self, setting: int) -> int:  # noqa: ARG002 - of cells
         return _CELL_BITS
@@ -329,9 +365,10 @@ class CellRaBitQ(RaBitQ):
         return params
 
     def _candidates(
-        self, query: FloatVector, count: int, allowed: Mask | None
+        self, query: FloatVector, count: int, allowed: Mask | None, wider: int
     ) -> tuple[FloatVector, npt.NDArray[np.int64]]:
-        probed, every = self._settings["cells"], self._inner.nlist
+        every = int(self._inner.nlist)
+        probed = min(every, wider * self._settings["cells"])
         selector, _kept = (None, None) if allowed is None else _selector(allowed)
         if allowed is not None:
             share = np.count_nonzero(allowed) / len(allowed)
@@ -357,8 +394,7 @@ class CellRaBitQ(RaBitQ):
 
     @classmethod
     def _settings_read(cls, settings: Mapping[str, int], inner: Any) -> Mapping[str, int]:
-        rows = max(1, inner.ntotal)
-        return _within(settings, {"cells": inner.nlist, "candidates": rows, "candidates_100": rows})
+        return _within(settings, {"cells": int(inner.nlist), **_limits(inner)})
 
 
 _CELL_BITS: Final = 4

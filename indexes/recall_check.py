@@ -97,6 +97,18 @@ class Truth:
         self._ids = np.take_along_axis(all_ids, best, axis=1)
         self._scores = np.take_along_axis(every, best, axis=1)
 
+    def noise(self, candidates: IdArray, estimates: FloatMatrix) -> float:
+        """Return how far, as a root mean square, the estimates (queries, n) stand from the true neighbours' scores.
+
+        Of those alone, since they were not chosen by their estimates: candidates are, and flatter them.
+        """
+        errors = [np.zeros(1)]
+        for row, found in enumerate(candidates):
+            _, true, named = np.intersect1d(self._ids[row], found[found >= 0], return_indices=True)
+            errors.append(self._scores[row, true].astype(np.float64) - estimates[row][found >= 0][named])
+        every = np.concatenate(errors)
+        return float(np.sqrt((every**2).sum() / max(1, len(every) - 1)))
+
     def ranked(self, candidates: IdArray) -> "Ranks":
         """Return at which place among the `candidates` (queries, n), best first, each true neighbour stands."""
         order = np.argsort(-self._scores, axis=1, kind="stable")

@@ -47,7 +47,7 @@ BUSY_SECONDS = 10.0
 _GLANCES, _GLANCE_SECONDS = 3, 0.02
 
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -320,6 +320,8 @@ def erased_slack(path: Path, wait_seconds: float) -> int:
         return store_slack.erase(path, wait_seconds)
     except store_slack.SlackBusy as error:
         raise StoreBusy(f"what was deleted can't be erased from the file yet, {error}; repeat the command") from error
+    except store_slack.SlackDamaged as error:
+        raise StoreDamaged(f"{error}; what was deleted can't be erased from it: `ragsvc doctor`") from error
     except store_slack.SlackFailed as error:
         raise StorageFull(f"{error}; make room or check permissions, then repeat the command") from error
 
@@ -415,8 +417,10 @@ def _header(path: Path) -> tuple[int, int]:
             return _marks(connection)
     with _translated(path):
         try:
-            return patiently(lambda: _marks_of(path, "ro"))
+            return patiently(lambda: _marks_of(path, "ro", _shared(path)))
         except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_PROTOCOL:
+                return _marks_of(path, "ro")  # the shared memory is what a killed process left: it is made anew
             if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
                 raise
         # A creation was killed before the file got its log; what it left half-written must be taken back to be read.
@@ -435,10 +439,13 @@ def patiently(read: Callable[[], tuple[int, int]]) -> tuple[int, int]:
     return read()
 
 
-def _marks_of(path: Path, mode: str) -> tuple[int, int]:
+def _shared(path: Path) -> str:
     # Where others have the store open, not even their shared memory is written to.
-    shared = "&readonly_shm=1" if mode == "ro" and path.with_name(f"{path.name}-shm").exists() else ""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}{shared}", uri=True)
+    return "&readonly_shm=1" if path.with_name(f"{path.name}-shm").exists() else ""
+
+
+def _marks_of(path: Path, mode: str, also: str = "") -> tuple[int, int]:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}{also}", uri=True)
     try:
         return _marks(connection)
     finally:

@@ -3,6 +3,7 @@
 The file is a store without its log. What is derived (segments, exact vectors) is not in it and is rebuilt.
 """
 
+import glob
 import os
 import secrets
 import shutil
@@ -125,10 +126,16 @@ def contents(connection: Connection) -> Contents:
         raise StoreDamaged("the store was never completed: there is no collection in it")
     with_clock = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'clock'").fetchone() is not None
     changes = connection.execute("SELECT changes FROM clock").fetchone()[0] if with_clock else 0
-    counts = connection.execute(
+    generation, model, dimensions = serving
+    return Contents(known[0], schema, changes, generation, model, dimensions, *counts(connection))
+
+
+def counts(connection: Connection) -> tuple[int, int, int]:
+    """Return how many documents, chunks and vectors a store of any schema holds."""
+    found: tuple[int, int, int] = connection.execute(
         "SELECT (SELECT count(*) FROM document), (SELECT count(*) FROM chunk), (SELECT count(*) FROM vector)"
     ).fetchone()
-    return Contents(known[0], schema, changes, *serving, *counts)
+    return found
 
 
 def install(file: Path, folder: Path, collection_id: str) -> None:
@@ -186,7 +193,7 @@ def _sync(path: Path) -> None:
 
 
 def _remove_abandoned(file: Path) -> None:
-    for left in file.parent.glob(f".{file.name}.????????.tmp*"):
+    for left in file.parent.glob(f".{glob.escape(file.name)}.????????.tmp*"):
         with suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
                 left.unlink()

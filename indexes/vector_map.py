@@ -37,10 +37,29 @@ HalfMatrix = npt.NDArray[np.float16]
 
 def units(stored: HalfMatrix) -> FloatMatrix:
     """Return vectors (n, dimensions) as they were kept as float32 of unit length again; a zero row stays zero."""
-    vectors = stored.astype(np.float32)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = _widened(stored)
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     norms[norms == 0] = 1
-    vectors /= norms
+    norms[norms >= _INFINITE] = np.nan
+    vectors /= norms[:, None]
+    return vectors
+
+
+_INFINITE: Final = 65_536.0
+"""What `_widened` makes of infinity, which float16 can't hold otherwise."""
+
+
+def _widened(stored: HalfMatrix) -> FloatMatrix:
+    """Return float16 as float32, each number exactly; infinities and NaN become numbers from 65,536 on.
+
+    Twice as fast as numpy's conversion: exponent and fraction are shifted to where float32 has them, and the exponent's
+    other bias is a multiplication, exact for subnormal numbers too (F. Giesen, "Half to float done quic(k)", 2012).
+    """
+    bits = stored.view(np.int16).astype(np.int32)
+    bits <<= 13
+    bits &= np.int32(~0x7000_0000)  # what the sign left behind on its way up
+    vectors: FloatMatrix = bits.view(np.float32)
+    vectors *= np.float32(2.0**112)
     return vectors
 
 

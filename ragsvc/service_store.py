@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from indexes.errors import NO_STORAGE, StorageFull, StoreBusy, StoreError
+from indexes.errors import NO_STORAGE, StorageFull, StoreBusy, StoreDamaged, StoreError
 from indexes.failpoints import point
 from indexes.store import erased_slack, make_database_file, patiently, read_still
 from indexes.store_still import is_still
@@ -346,6 +346,8 @@ class ServiceStore:
             raise StorageBusy(str(error)) from error
         except StorageFull as error:
             raise NoStorage(str(error)) from error
+        except StoreDamaged as error:
+            raise StorageFailed(str(error)) from error
 
     def integrity(self) -> list[str]:
         """Return what is wrong with the file, at most 20 messages, and which rows name others that are gone."""

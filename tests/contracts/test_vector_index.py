@@ -21,6 +21,8 @@ from indexes.types import Neighbours
 from tests.conftest import shared_data
 
 LEAST_RECALL = 0.99
+LEAST_CROWDED = 0.95
+"""Of rows in groups, of which one is found or missed with all its like."""
 SCORE_TOLERANCE = 2e-7
 """Scores are rounded once to float32, to within 6e-8 near 1; lengths may be 1 % off, so scores reach 1.02."""
 
@@ -194,7 +196,29 @@ def check_recall(row: Row) -> None:
             assert np.mean(near) >= LEAST_RECALL
 
 
-CHECKS = [check_recall, check_widths, check_k, check_allowed, check_ties, check_signs, check_batches]
+def check_crowds(row: Row) -> None:
+    """Near and equal rows in groups as large as an answer, queries far from all, filters that leave out the nearest.
+
+    Settings that were found good on the rows' own neighbourhoods are not good here: a search must notice.
+    """
+    generator, width, size = np.random.default_rng(31), 128, 100
+    centres = random_rows(30, width, seed=32)
+    equal = np.repeat(centres, size, axis=0)
+    near = unit(equal + 0.02 * generator.standard_normal(equal.shape))
+    far, close = random_rows(30, width, seed=33), unit(centres + 0.03 * generator.standard_normal(centres.shape))
+    for vectors in (equal, near):
+        index = built(row, np.arange(len(vectors)), vectors)
+        others = vectors @ close[0] < np.quantile(vectors @ close[0], 0.7)
+        for queries, k, allowed in ((far, 1, None), (far, 10, None), (close, 200, None), (close, 100, others)):
+            kept = slice(None) if allowed is None else allowed
+            scores = queries.astype(np.float64) @ vectors[kept].T.astype(np.float64)
+            last = np.sort(scores, axis=1)[:, -k]
+            found = [one.scores for one in index.search(queries, k, allowed)]
+            near_enough = [(one >= least - SCORE_TOLERANCE).sum() / k for one, least in zip(found, last, strict=True)]
+            assert np.mean(near_enough) >= LEAST_CROWDED
+
+
+CHECKS = [check_recall, check_crowds, check_widths, check_k, check_allowed, check_ties, check_signs, check_batches]
 
 
 @pytest.fixture(params=ROWS)

@@ -159,3 +159,12 @@ def test_units_are_those_of_the_store():
     assert all(np.array_equal(units(rows[n : n + 1])[0], together[n]) for n in range(50))
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
     assert not units(np.zeros((1, WIDTH), HALF)).any()
+
+
+def test_every_number_is_widened_exactly():
+    """Each finite float16, subnormal ones too, becomes the same float32; a row with any other is not a number."""
+    every = np.arange(1 << 16, dtype=np.uint16).view(HALF)
+    finite = every[np.isfinite(every)]
+    assert np.array_equal(vector_map._widened(finite).view(np.int32), finite.astype(np.float32).view(np.int32))
+    for wrong in every[~np.isfinite(every)][:: 1 << 6]:
+        assert np.isnan(units(np.array([[1, wrong, 0, 0]], HALF))).all()

@@ -88,11 +88,19 @@ def test_an_existing_file_is_kept_unless_it_is_to_be_replaced(place: Place, kept
 
 
 def test_a_backup_never_goes_where_the_service_keeps_its_files(place: Place, tmp_path: Path) -> None:
-    """A live store, its folder and `service.db` are refused as targets, and so is a folder."""
+    """A live store, its folder, folders that are swept and `service.db` with what is beside it are refused as targets,
+    and so are a folder and what is no file, as a device or a pipe: it stays what it is."""
     store = place.library.open("papers").folder / "store.db"
-    for target in (store, store.parent / "b", place.data / "service.db", place.data / "service.db-wal", tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    mine = [
+        place.data / name for name in ("service.db", "service.db-wal", "service.lock", "uploads/b", "evaluations/b")
+    ]
+    for target in (store, store.parent / "b", *mine, tmp_path, pipe):
         with pytest.raises(BadRequest):
             place.backups.write("papers", target, overwrite=True)
+    assert pipe.is_fifo()
+    place.backups.write("papers", tmp_path / "service.db.backup")
     link = tmp_path / "link"
     link.symlink_to(store)
     with pytest.raises(BadRequest):
