@@ -65,6 +65,8 @@ DELTA_BYTES = 64 << 20
 """Of float32: whichever of the two limits is met first makes a fold due."""
 OVERDUE = 4
 """Times that limit: what was not folded by then, by a run, is folded by whoever searches, beside the searches."""
+HELD = 8
+"""Times that limit, 0.5 GB of vectors: what is more is not loaded, and is read from the store at each search."""
 ERASE_SECONDS = 30.0
 """How long readers and builders may keep a purge from going on."""
 _UNIT_TOLERANCE = 1e-2
@@ -425,7 +427,7 @@ class Collection:
         return bool(snapshot.unfolded) or snapshot.delta.size > OVERDUE * self._most_rows(snapshot.head.spec.embedding)
 
     def _loaded(self, connection: Connection, head: Head, known: Snapshot | None) -> Snapshot:
-        most = OVERDUE * self._most_rows(head.spec.embedding)
+        most = HELD * self._most_rows(head.spec.embedding)
         return snapshots.load(connection, self._files, head, known, self._damaged.add, most)
 
     def _snapshot_for(self, connection: Connection, head: Head) -> Snapshot:
@@ -471,7 +473,7 @@ class Collection:
                 renewed = self._loaded(connection, head, snapshots.without(known, mended) if same else None)
                 self._replace(known, renewed)
                 known = renewed
-        return rebuilt and not self._damaged and not known.unfolded
+        return rebuilt and not self._damaged and not self._is_overdue(known)
 
     def _replace(self, known: Snapshot, renewed: Snapshot) -> None:
         """Serve `renewed`, unless searches went over to another generation while it was loaded."""

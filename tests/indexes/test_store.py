@@ -351,3 +351,10 @@ def test_a_writer_waits_no_longer_than_it_says(folder: Path, plain: Store) -> No
     with opened.write() as connection:
         assert 0 < connection.execute("PRAGMA busy_timeout").fetchone()[0] <= 29_900
     opened.close()
+
+
+def test_a_copy_of_what_can_not_be_opened_fails_as_one_of_ours(folder: Path, plain: Store, tmp_path: Path) -> None:
+    """Where the store's file can't be opened for a copy, the error is typed like any other."""
+    plain.path.unlink()
+    with pytest.raises(StoreError, match="is gone"):
+        plain.copy_to(tmp_path / "copy")
