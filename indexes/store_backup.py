@@ -20,6 +20,7 @@ from indexes.store import FILE_NAME, Connection, Store, read_file, sync_folder
 
 _ABANDONED_SECONDS = 600.0
 """An unfinished file that was not written to for so long belongs to a process that died."""
+_MAGIC = b"SQLite format 3\0"
 _HELD = ("collection_id", "changes", "documents", "chunks", "vectors")
 
 
@@ -102,6 +103,9 @@ def inspect(file: Path) -> Contents:
         raise StoreNotFound(f"there is no file {file}")
     if file.with_name(f"{file.name}-wal").exists():
         raise StoreDamaged(f"{file} is a store in use, not a backup: write one with `ragsvc backup FILE`")
+    with file.open("rb") as start:
+        if start.read(len(_MAGIC)) != _MAGIC:
+            raise StoreDamaged(f"{file} is not a backup of a collection; nothing was changed")
     with read_file(file) as connection:
         if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise StoreDamaged(f"{file} is not a backup of a collection; nothing was changed")
