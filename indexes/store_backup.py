@@ -26,6 +26,7 @@ _ABANDONED_SECONDS = 600.0
 _SEAL = b"ragsvc backup 1\n"
 """Followed by the SHA-256 of everything before it."""
 _SEAL_BYTES = len(_SEAL) + hashlib.sha256().digest_size
+_MAGIC = b"SQLite format 3\0"
 _HELD = ("collection_id", "changes", "documents", "chunks", "vectors")
 
 
@@ -128,6 +129,9 @@ def inspect(file: Path) -> Contents:
         raise StoreNotFound(f"there is no file {file}")
     if file.with_name(f"{file.name}-wal").exists():
         raise StoreDamaged(f"{file} is a store in use, not a backup: write one with `ragsvc backup FILE`")
+    with file.open("rb") as start:
+        if start.read(len(_MAGIC)) != _MAGIC:
+            raise StoreDamaged(f"{file} is not a backup of a collection; nothing was changed")
     with read_file(file) as connection:
         if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise StoreDamaged(f"{file} is not a backup of a collection; nothing was changed")

@@ -478,6 +478,14 @@ def test_a_restore_that_fails_at_any_point_is_undone_or_done(place: Place, kept:
     assert len(failed) == 11
 
 
+def test_what_is_no_backup_is_said_to_be_none(place: Place, tmp_path: Path) -> None:
+    """A text, or an empty file, is not taken for a damaged store: nobody is sent to look at the disk."""
+    for content in (b"", b"# Notes\n"):
+        (tmp_path / "notes.md").write_bytes(content)
+        with pytest.raises(StoreDamaged, match="not a backup"):
+            place.backups.restore(tmp_path / "notes.md", "copy")
+
+
 def test_a_restore_without_room_leaves_nothing(place: Place, kept: Path) -> None:
     """Where files can't grow, the restore is refused as a full disk, and all is as it was."""
     before = seen(place.library.open("papers"))
