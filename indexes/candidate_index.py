@@ -47,6 +47,11 @@ class CandidateIndex(ABC):
         return self._rows.dimensions
 
     @property
+    def span(self) -> tuple[int, int]:
+        """The first and the last id; (0, -1) where there is none."""
+        return (int(self._ids[0]), int(self._ids[-1])) if self._ids.size else (0, -1)
+
+    @property
     def settings(self) -> Mapping[str, int]:
         """What it found out about itself when it was built."""
         return self._settings

@@ -18,6 +18,9 @@ LARGE: Final = 60_000
 """Rows from which tables are searched so. In smaller ones a search for all words takes no more than 100 ms."""
 SCORED_ROWS: Final = 30_000
 """Rows with an essential word that are scored, about."""
+LEAST_ROWS: Final = 500
+"""Rows with an essential word that there are at least, unless the next word is FREQUENT: a leg of a search wants some
+100 passages, and a word that is misspelt brings none."""
 COUNTED_ROWS: Final = 500_000
 """Rows of the other words that are walked through, 0.1 us each. It is for the frequent ones to stay within it."""
 FREQUENT: Final = 0.1
@@ -35,16 +38,23 @@ class Expression:
     """How many times as high its scores are as those of BM25."""
 
 
+def whole(terms: Sequence[tuple[str, int]]) -> Expression:
+    """Return what finds every row that holds any of the terms."""
+    return pruned(terms, 0)
+
+
 def pruned(terms: Sequence[tuple[str, int]], rows: int) -> Expression:
     """Return what finds the best rows for terms, of which there is one: (expression, number of rows that hold it) each.
 
-    `rows` is the size of the table. Where terms are only counted, all stand twice and scores double: the only way to
-    say "if it is there" is an OR inside an AND, and what is essential must stand on both sides.
+    A number of 0 may also mean that it is not known. `rows` is the size of the table. Where terms are only counted, all
+    stand twice and scores double: the only way to say "if it is there" is an OR inside an AND, and what is essential
+    must stand on both sides.
     """
     essential, counted = list[str](), list[str]()
     scored = walked = 0
     for text, found in sorted(terms, key=lambda term: term[1]):
-        if not essential or rows <= LARGE or scored + found <= SCORED_ROWS:
+        few = scored == 0 or (scored < LEAST_ROWS and found <= FREQUENT * rows)
+        if few or rows <= LARGE or scored + found <= SCORED_ROWS:
             essential.append(text)
             scored += found
         elif found <= FREQUENT * rows or (found <= EMPTY * rows and walked + found <= COUNTED_ROWS):

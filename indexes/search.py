@@ -158,9 +158,14 @@ def _lexical_leg(connection: Connection, vocabulary: Vocabulary, head: Head, que
         named = [term.word if term.exact else stems.get(term.word, "") for term in terms]
         counts = vocabulary.counts(connection, head, [name for name in named if name])
         held = [counts[name] if name else 0 for name in named]
-    expression = pruning.pruned([(term.expression, count) for term, count in zip(terms, held, strict=True)], rows)
+    counted = [(term.expression, count) for term, count in zip(terms, held, strict=True)]
     where = store_search.condition(query.where)
-    return store_search.lexical_candidates(connection, head, expression, where, _wanted(query))
+    expression, every = pruning.pruned(counted, rows), pruning.whole(counted)
+    found = store_search.lexical_candidates(connection, head, expression, where, _wanted(query))
+    if len(found) >= query.k or expression == every:
+        return found
+    # Where a filter leaves too few of the telling words' rows, or there are none, the others' must do.
+    return store_search.lexical_candidates(connection, head, every, where, _wanted(query))
 
 
 def _ranked(query: Query, dense: list[Candidate], words: list[Candidate]) -> list[tuple[Candidate, float]]:

@@ -93,6 +93,8 @@ class SegmentFiles:
         index = kinds()[segment.kind].load(self.indexes / segment.file, rows, segment.settings)
         if (index.size, index.dimensions) != (segment.rows, dimensions):
             raise StoreDamaged(f"it holds {index.size} rows of {index.dimensions} dimensions")
+        if index.size and not (segment.first_id <= index.span[0] and index.span[1] <= segment.last_id):
+            raise StoreDamaged(f"it holds the rows {index.span[0]} to {index.span[1]}, which are another segment's")
         return index
 
     def require_whole(self, segment: Segment) -> None:

@@ -7,6 +7,7 @@ the generation's ChunkSpec, in a visible version, was embedded from its text.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,8 @@ _Found = tuple[float, str, int, int, str]
 """Negative score, path, start, chunk id, text hash: in this order they are sorted."""
 Condition = tuple[str, list[object]]
 """SQL over `d` (document), `v` (its live version) and `s` (its source), and the values bound in it."""
+_NOTHING: Final[Condition] = ("?", [0])
+"""Bound, because SQLite makes a written 0 of all that stands beside it, and then finds no use for an INDEXED BY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def condition(where: Filter | None) -> Condition:
     if isinstance(where, Junction):
         parts = [condition(term) for term in where.terms]
         if not parts:
-            return ("1" if where.op == "and" else "0"), []
+            return ("1", []) if where.op == "and" else _NOTHING
         sql = f" {where.op.upper()} ".join(f"({part})" for part, _ in parts)
         return f"({sql})", [value for _, values in parts for value in values]
     return _comparison(where)
@@ -96,11 +99,13 @@ def _any_of(key: str, values: Sequence[str | float | bool]) -> Condition:
     groups: dict[str, list[str | float | bool]] = {}
     for value in values:
         groups.setdefault(_subject(key, value)[2], []).append(value)
-    parts, all_values = ["0"], list[object]()
+    parts, all_values = list[str](), list[object]()
     for guard, members in groups.items():
         subject, bound, _ = _subject(key, members[0])
         parts.append(f"{guard}{subject} IN ({','.join('?' * len(members))})")
         all_values += [*bound, *members]
+    if not parts:
+        return _NOTHING
     return f"({' OR '.join(parts)})", all_values
 
 

@@ -88,6 +88,11 @@ class SegmentIndex(VectorIndex, Protocol):
     """An index that is kept in a file, beside the exact vectors it scores its candidates by."""
 
     @property
+    def span(self) -> tuple[int, int]:
+        """The first and the last id; (0, -1) where there is none."""
+        ...
+
+    @property
     def settings(self) -> Mapping[str, int]:
         """What it found out about itself when it was built (candidates, cells to look into); kept with the segment."""
         ...

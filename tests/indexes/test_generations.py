@@ -217,6 +217,23 @@ def test_a_file_that_is_not_what_its_row_says_is_not_served(folder, collection, 
         assert "served from the store" in caplog.text
 
 
+def test_a_file_of_other_rows_is_not_served(folder, collection, source, caplog) -> None:
+    """Two segments that name each other's sound file, of as many rows, answer from the store."""
+    for name in ("a", "b"):
+        fill(collection, source, name)
+        collection.fold()
+    before = answers(collection)
+    one, other = collection.generations()[0].segments
+    with collection._store.write() as connection:
+        for segment, named in ((one, "kept"), (other, one.file), (one, other.file)):
+            values = (named, other.sha256 if segment is one else one.sha256)
+            known = "kept" if named == other.file else segment.file
+            connection.execute("UPDATE segment SET file = ?, sha256 = ? WHERE file = ?", (*values, known))
+    with Collection.open(folder) as opened:
+        assert answers(opened) == before
+        assert "another segment's" in caplog.text
+
+
 def test_a_damaged_file_is_served_while_it_cannot_be_rebuilt(folder, collection, source, caplog) -> None:
     """With the build lock taken, the answers are right without the file; a later process rebuilds it."""
     fill(collection, source, "a")

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from indexes import pruning, store_vectors, store_words, vocabulary
 from indexes.collection import Collection
 from indexes.lexical import body, vocabulary_term, words
-from indexes.pruning import COUNTED_ROWS, LARGE, SCORED_ROWS, Expression, pruned
+from indexes.pruning import COUNTED_ROWS, LARGE, LEAST_ROWS, SCORED_ROWS, Expression, pruned
 from indexes.store import in_memory
-from indexes.types import ChangeSet, Source
+from indexes.types import ChangeSet, Comparison, Source
 from indexes.vocabulary import Vocabulary
 from tests.indexes.corpus import put, upsert
 
@@ -46,6 +46,12 @@ def test_the_rarest_word_is_essential_however_frequent() -> None:
     assert pruned([('"a"', 990_000), ('"b"', 950_000)], MILLION) == Expression('"b"', 1.0)
 
 
+def test_a_word_that_stands_nowhere_is_not_enough() -> None:
+    """A misspelt word beside frequent ones does not hide them; few rows are filled up by the next word."""
+    assert pruned([('"a"', 600_000), ('"b"', 0)], MILLION) == Expression('"b" OR "a"', 1.0)
+    assert pruned([('"a"', 50_000), ('"b"', 3)], MILLION) == Expression('"b" OR "a"', 1.0)
+
+
 @given(TERMS, st.integers(0, MILLION))
 def test_what_pruning_may_do(terms: list[tuple[str, int]], rows: int) -> None:
     """The rarest term is there; what is left out is frequent, and what is essential is rarer than what is not."""
@@ -57,7 +63,7 @@ def test_what_pruning_may_do(terms: list[tuple[str, int]], rows: int) -> None:
             assert held > 0.1 * rows
     if rows > LARGE:
         held = sorted(count for _, count in terms)[: len(essential)]
-        assert len(held) == 1 or sum(held) <= SCORED_ROWS
+        assert sum(held[:-1]) < LEAST_ROWS or sum(held) <= SCORED_ROWS
         assert (found.times == 2.0) == (" AND " in found.text)
     assert COUNTED_ROWS > SCORED_ROWS
 
@@ -73,11 +79,29 @@ def test_pruned_scores_are_those_of_all_words(
     whole = collection.search("apple bread frost running", None, 50, "lexical").hits
     for name, value in {"LARGE": 100, "SCORED_ROWS": 20, "COUNTED_ROWS": 1_000, "EMPTY": 1.0}.items():
         monkeypatch.setattr(pruning, name, value)
-    found = collection.search("apple bread frost running", None, 50, "lexical").hits
+    found = collection.search("apple bread frost running", None, 10, "lexical").hits
     expected = [(hit.path, hit.lexical.score) for hit in whole if "frost" in hit.text]
     assert [hit.path for hit in found] == [path for path, _ in expected]
     assert [hit.lexical.score for hit in found] == pytest.approx([score for _, score in expected], rel=1e-9)
     assert len(found) == 10
+
+
+def test_a_pruned_search_keeps_its_k(collection: Collection, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where telling words bring too few rows, misspelt or beside a filter, the hits are those of all words."""
+    texts = [f"{'apple ' * (1 + n % 3)}{'frost ' if n % 40 == 0 else ''}number{n}\n" for n in range(400)]
+    put(collection, source, *(upsert(f"{n:03}", text) for n, text in enumerate(texts)))
+    few = Comparison("path", "prefix", "00")
+    asked = [("appel apple", 20, None), ("apple frost", 50, None), ("apple frost", 5, few), ("apple no_such", 5, few)]
+
+    def hits() -> list[list[str]]:
+        found = [collection.search(query, None, k, "lexical", where).hits for query, k, where in asked]
+        return [[hit.path for hit in one] for one in found]
+
+    whole = hits()
+    for name, value in {"LARGE": 100, "SCORED_ROWS": 20, "COUNTED_ROWS": 1_000, "EMPTY": 1.0}.items():
+        monkeypatch.setattr(pruning, name, value)
+    assert [len(one) for one in hits()] == [20, 50, 5, 5]
+    assert hits() == whole
 
 
 def test_every_kind_of_term_can_be_pruned(

@@ -328,6 +328,13 @@ def without_nul(metadata):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(documents=[{"x": "a\0b"}], filters=[Comparison("x", "eq", "a"), Comparison("x", "gt", "a")])
+@example(
+    documents=[{}],
+    filters=[
+        Junction("and", (Comparison("path", "prefix", "x"), Junction("or", ()))),
+        Junction("and", (Comparison("path", "nin", ()), Comparison("source", "in", ()))),
+    ],
+)
 @given(documents=st.lists(METADATA, min_size=1, max_size=5), filters=st.lists(FILTERS, min_size=1, max_size=8))
 def test_filters_mean_what_python_says(collection: Collection, source: Source, documents, filters) -> None:
     """Any filter over any metadata lets through exactly the documents that a plain evaluation lets through.
