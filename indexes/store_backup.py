@@ -191,6 +191,7 @@ def install(file: Path, folder: Path, collection_id: str) -> None:
         with store.write() as connection:
             point("restore.rename_documents")
             _rename_documents(connection, collection_id)
+            connection.execute("DELETE FROM segment")  # their files are not in a backup
     finally:
         store.close()
     point("restore.sync_folder")

@@ -31,8 +31,6 @@ RESTORE_LOCK = "restore.lock"
 _BUILD_LOCK = "build.lock"
 _OWN, _SERVICE = ("collections", "uploads", "evaluations"), Path(FILE_NAME).stem
 """Below the data directory: folders whose files the service removes, and what its own files there are called."""
-_SETTLE_SECONDS = 3600.0
-"""Segments that the backup names are rebuilt before it is served; what takes longer is done by the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ class Backups:
             store_backup.install(file, folder, collection_id)
             point("restore.open")
             with Collection.open(folder, delta_rows=self._delta_rows) as opened:
-                opened.settle(_SETTLE_SECONDS)
+                opened.fold_if_due()
             if standing is None:
                 point("restore.list")
                 self._store.add_collection(collection_id, name, folder.name)
