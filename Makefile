@@ -48,7 +48,7 @@ run: .ragsvc/run.stamp ## index DOCS (default docs/) and serve on HOST:PORT (127
 	code=$$?; [ $$code -eq 130 ] || exit $$code # Ctrl-C is how it ends
 
 test: setup-dev ## run the tests
-	@$(VENV)/python -m pytest -n 2
+	@$(VENV)/python -m pytest -n 2 --dist worksteal
 
 check: setup-dev format lint types architecture test ## what CI runs
 
@@ -70,14 +70,15 @@ bench: setup-dev ## print the tables of the benchmarks
 	@$(VENV)/python -m benchmarks.main_job
 	@$(VENV)/python -m benchmarks.serving --documents 300 1200 4800
 	@$(VENV)/python -m benchmarks.vectors
+	@$(VENV)/python -m benchmarks.adding
 
-bench-large: setup-dev ## print the tables of large indexes and collections (3 GB below TMPDIR, a quarter of an hour)
+bench-large: setup-dev ## print the tables of large collections (6 GB below TMPDIR, half an hour)
 	@$(VENV)/python -m benchmarks.vectors --own --rows 500000 1000000
 	@$(VENV)/python -m benchmarks.filters
 	@$(VENV)/python -m benchmarks.lexical
 
 soak: setup-dev ## the long form of the tests
-	@$(VENV)/python -m pytest -n 2 -m soak --timeout 3600
+	@$(VENV)/python -m pytest -n 2 --dist worksteal -m soak --timeout 3600
 
 peers: setup-dev ## install servers that others wrote, for tests/peers (npm packages only where Node is)
 	@$(UV) venv --quiet --clear $(PEERS)/llmock

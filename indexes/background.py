@@ -56,7 +56,9 @@ class Background:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._wanted or self._closed)
-                if not self._wanted:
+                if self._closed:
+                    self._wanted = False
+                    self._changed.notify_all()
                     return
                 self._wanted, self._busy = False, True
             try:

@@ -20,7 +20,7 @@ from indexes.failpoints import point
 from indexes.segment_files import SegmentFiles
 from indexes.store import DatabaseError, Store
 from indexes.types import Segment
-from indexes.vector_map import Layout
+from indexes.vector_map import Layout, remove
 
 Level = Literal["problem", "repaired", "note"]
 _BATCH = 200
@@ -208,7 +208,7 @@ class _Check:
     def _rebuilt(self, wrong: dict[str, str]) -> Iterator[Finding]:
         point("doctor.segments")
         with self._store.write() as connection:
-            last, head = store_checks.last_vector(connection), store_vectors.head(connection)
+            last, head = store_vectors.last_vector_id(connection), store_vectors.head(connection)
             for segment in store_vectors.segments(connection, head.generation):
                 if not 0 < segment.first_id <= segment.last_id <= last:
                     store_checks.drop_segments(connection, head.generation, segment.ordinal)
@@ -235,7 +235,7 @@ class _Check:
 
     def _wrong_segment(self, segment: Segment) -> str:
         with self._store.read() as connection:
-            head, last = store_vectors.head(connection), store_checks.last_vector(connection)
+            head, last = store_vectors.head(connection), store_vectors.last_vector_id(connection)
             spec_id, first = head.embedding_spec_id, segment.first_id
             held = store_checks.vectors_between(connection, spec_id, first, segment.last_id)
         if not 0 < first <= segment.last_id <= last or held > segment.rows:
@@ -260,7 +260,7 @@ class _Check:
             if self._repair:
                 point("doctor.leftovers")
                 for path in left:
-                    path.unlink(missing_ok=True)
+                    remove(path)
             yield from (_leftover(f"{path.parent.name}/{path.name}", repaired=self._repair) for path in left)
 
     def _spools(self) -> Iterator[Finding]:

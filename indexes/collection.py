@@ -27,7 +27,7 @@ from indexes import (
     store_words,
 )
 from indexes.background import Background
-from indexes.errors import Conflict, InvalidVectors, SpecMismatch, StoreNotFound
+from indexes.errors import Conflict, IndexesError, InvalidVectors, SpecMismatch, StoreNotFound
 from indexes.failpoints import point
 from indexes.garbage import GarbageReport
 from indexes.generations import AUTO, Segments
@@ -63,6 +63,10 @@ from indexes.types import (
 DELTA_ROWS = 10_000
 DELTA_BYTES = 64 << 20
 """Of float32: whichever of the two limits is met first makes a fold due."""
+OVERDUE = 4
+"""Times that limit: what was not folded by then, by a run, is folded by whoever searches, beside the searches."""
+HELD = 8
+"""Times that limit, 0.5 GB of vectors: what is more is not loaded, and is read from the store at each search."""
 ERASE_SECONDS = 30.0
 """How long readers and builders may keep a purge from going on."""
 _UNIT_TOLERANCE = 1e-2
@@ -415,7 +419,16 @@ class Collection:
 
     def _is_stale(self, head: Head) -> bool:
         snapshot = self._snapshot
-        return bool(self._damaged) or (snapshot is not None and snapshot.head.revision < head.revision)
+        return bool(self._damaged) or (
+            snapshot is not None and (snapshot.head.revision < head.revision or self._is_overdue(snapshot))
+        )
+
+    def _is_overdue(self, snapshot: Snapshot) -> bool:
+        return bool(snapshot.unfolded) or snapshot.delta.size > OVERDUE * self._most_rows(snapshot.head.spec.embedding)
+
+    def _loaded(self, connection: Connection, head: Head, known: Snapshot | None) -> Snapshot:
+        most = HELD * self._most_rows(head.spec.embedding)
+        return snapshots.load(connection, self._files, head, known, self._damaged.add, most)
 
     def _snapshot_for(self, connection: Connection, head: Head) -> Snapshot:
         """Return what holds at least all that a transaction with this head sees. More than that does no harm.
@@ -428,29 +441,46 @@ class Collection:
         with self._refreshing:
             snapshot = self._snapshot
             if snapshot is None or snapshot.head.generation != head.generation:
-                snapshot = snapshots.load(connection, self._files, head, None, self._damaged.add)
+                snapshot = self._loaded(connection, head, None)
             elif not _covers(snapshot, head):
                 snapshot = snapshots.extended(connection, head, snapshot)
             self._snapshot = snapshot
             return snapshot
 
     def _renew(self) -> bool:
-        """Rebuild what is damaged, and load the segments in service; say whether there is nothing left to do."""
-        damaged = frozenset(self._damaged)
-        rebuilt = not damaged or self._segments.rebuild(damaged)
-        if rebuilt:
-            self._damaged -= damaged
+        """Rebuild what is damaged, and load the segments in service; say whether there is nothing left to do.
+
+        What others built is loaded also where this process can build nothing: its delta would grow and grow.
+        """
+        damaged, known = frozenset(self._damaged), self._snapshot
+        overdue = known is not None and self._is_overdue(known)
+        rebuilt = False
+        try:
+            rebuilt = not damaged or self._segments.rebuild(damaged)
+            if overdue:
+                self.fold_if_due()
+        except IndexesError as error:
+            log.warning("segments can't be built (%s); searches go on with what there is", error)
+        mended = damaged if rebuilt else frozenset()
+        self._damaged -= mended
         known = self._snapshot
         if known is None:
             return rebuilt
         with self._store.read() as connection:
             head = store_vectors.head(connection)
-            if rebuilt and (damaged or known.head.revision < head.revision):
-                whole = None if known.head.generation != head.generation else snapshots.without(known, damaged)
-                renewed = snapshots.load(connection, self._files, head, whole, self._damaged.add)
-                with self._refreshing:
-                    self._snapshot = renewed
-        return rebuilt and not self._damaged
+            if mended or overdue or known.head.revision < head.revision:
+                same = known.head.generation == head.generation
+                renewed = self._loaded(connection, head, snapshots.without(known, mended) if same else None)
+                self._replace(known, renewed)
+                known = renewed
+        return rebuilt and not self._damaged and not self._is_overdue(known)
+
+    def _replace(self, known: Snapshot, renewed: Snapshot) -> None:
+        """Serve `renewed`, unless searches went over to another generation while it was loaded."""
+        with self._refreshing:
+            current = self._snapshot
+            if current is None or current.head.generation in (known.head.generation, renewed.head.generation):
+                self._snapshot = renewed
 
     def documents(
         self, source: str | None, limit: int, after: str | None

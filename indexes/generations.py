@@ -22,12 +22,12 @@ from indexes.errors import IndexesError, StorageFull, StoreBusy, StoreDamaged
 from indexes.failpoints import point
 from indexes.segment_files import SegmentFiles, checksum, kinds
 from indexes.snapshots import last_row, sample
-from indexes.store import BUSY_SECONDS, Store, sync_folder
+from indexes.store import BUSY_SECONDS, Connection, Store, sync_folder
 from indexes.store_vectors import Head
 from indexes.tiers import merge_from
 from indexes.types import IdArray, Segment
 from indexes.vector_index import VectorIndex
-from indexes.vector_map import Layout, MappedRows
+from indexes.vector_map import Layout, MappedRows, remove
 
 AUTO = "auto"
 """The kind of a new segment is chosen from its size."""
@@ -87,7 +87,6 @@ class Segments:
             for segment in segments:
                 if segment.file in damaged and not self._mended(head, segment):
                     self._rewrite(head, segment)
-                    head = replace(head, revision=head.revision + 1)
                     log.warning("segment %s was rebuilt from the store", segment.file)
             return True
 
@@ -114,11 +113,9 @@ class Segments:
             with self._store.read() as connection:
                 heads = [one for one in store_vectors.heads(connection) if one.embedding_spec_id == spec_id]
                 lists = [store_vectors.segments(connection, one.generation) for one in heads]
-            for head, segments in zip(heads, lists, strict=True):
-                for segment in segments:
-                    if ((ids >= segment.first_id) & (ids <= segment.last_id)).any():
-                        self._rewrite(head, segment)
-                        head = replace(head, revision=head.revision + 1)  # noqa: PLW2901 - as the store has it now
+            for segment in {segment.file: segment for listed in lists for segment in listed}.values():
+                if ((ids >= segment.first_id) & (ids <= segment.last_id)).any():
+                    self._rewrite(heads[0], segment)
             if heads:
                 exact = self._files.vector_map(spec_id, heads[0].spec.embedding.dimensions)
                 with _storage(exact.path):
@@ -149,15 +146,21 @@ class Segments:
 
     def _replace(self, head: Head, kept: Sequence[Segment], replaced: Sequence[Segment]) -> None:
         ordinal = kept[-1].ordinal + 1 if kept else 0
-        self._publish(head, replaced, self._built(head, ordinal, last_row(kept) + 1, head.last_vector_id))
+        new = self._built(head, ordinal, last_row(kept) + 1, head.last_vector_id)
+        with self._publishing() as connection:
+            store_vectors.replace_segments(connection, head, replaced, new)
 
     def _rewrite(self, head: Head, segment: Segment) -> None:
-        self._publish(head, (segment,), self._built(head, segment.ordinal, segment.first_id, segment.last_id))
+        """Build a segment anew, once for all generations that share it; `head` is one of its embedding spec."""
+        new = self._built(head, segment.ordinal, segment.first_id, segment.last_id)
+        with self._publishing() as connection:
+            store_vectors.exchange_segment(connection, segment.file, new)
 
-    def _publish(self, head: Head, replaced: Sequence[Segment], new: Segment) -> None:
+    @contextmanager
+    def _publishing(self) -> Iterator[Connection]:
         point("segment.publish")
         with self._store.write() as connection:
-            store_vectors.replace_segments(connection, head, replaced, new)
+            yield connection
         point("segment.published")
 
     def _built(self, head: Head, ordinal: int, first: int, last: int) -> Segment:
@@ -227,7 +230,7 @@ class Segments:
             for path in folder.iterdir():
                 if path.name not in named:
                     point("segment.remove")
-                    path.unlink(missing_ok=True)
+                    remove(path)
                     removed += 1
         return removed
 

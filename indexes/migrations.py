@@ -162,6 +162,8 @@ _THIRD = (
     "ALTER TABLE removed_by_hand ADD COLUMN changes INTEGER NOT NULL DEFAULT 0",
     # When a generation that was in service ceased to be; empty for the current one.
     "ALTER TABLE generation ADD COLUMN retired_at TEXT",
+    # The rows of one spec, in the order of their ids, without a look at those of another that lie between them.
+    "CREATE INDEX vector_by_spec ON vector (embedding_spec_id)",
     # The sections a text was cut by, as JSON (`indexes.store_chunks.pack`), so that it can be cut otherwise without its
     # file; NULL where an earlier release stored the text.
     "ALTER TABLE version_text ADD COLUMN sections TEXT",

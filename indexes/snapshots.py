@@ -29,14 +29,19 @@ class Snapshot:
     indexes: tuple[VectorIndex, ...]
     """One for each segment, in their order."""
     delta: ExactIndex
+    unfolded: tuple[VectorIndex, ...] = ()
+    """Rows between both, read from the store at each search: too many to be held, until they are folded."""
 
     def nearest(self, query: FloatVector, k: int, allowed: Allowed | None = None) -> dict[int, float]:
         """Return ids and cosines of the `k` nearest vectors, best first, ties by id; fewer where there are fewer."""
-        found = [index.search(query[None, :], k, allowed)[0] for index in (*self.indexes, self.delta) if index.size]
+        found = [index.search(query[None, :], k, allowed)[0] for index in self._all() if index.size]
         if not found:
             return {}
         best = merged(found, k) if len(found) > 1 else found[0]
         return dict(zip(best.ids.tolist(), best.scores.tolist(), strict=True))
+
+    def _all(self) -> tuple[VectorIndex, ...]:
+        return (*self.indexes, *self.unfolded, self.delta)
 
 
 def load(
@@ -45,8 +50,12 @@ def load(
     head: Head,
     known: Snapshot | None,
     on_damage: Callable[[str], None],
+    most_rows: int,
 ) -> Snapshot:
     """Return a snapshot of `head`, which is of this transaction; segments that `known` has are not loaded again.
+
+    Where more than `most_rows` are in no segment (an earlier release's were dropped, or nobody could build), they are
+    not taken into memory.
 
     A segment that can't be used is served from the store, and `on_damage` is called with the name of its file; so it is
     when one turns out to be damaged later.
@@ -56,7 +65,16 @@ def load(
     if known is not None:
         loaded = {segment.file: index for segment, index in zip(known.segments, known.indexes, strict=True)}
     indexes = tuple(loaded.get(segment.file) or _loaded(files, head, segment, on_damage) for segment in segments)
-    return Snapshot(head, segments, indexes, _delta(connection, head, last_row(segments) + 1))
+    first, dimensions = last_row(segments) + 1, head.spec.embedding.dimensions
+    rows = store_vectors.count_vectors(connection, head.embedding_spec_id, first - 1)
+    if rows > most_rows:
+        layout = Layout(dimensions, first, head.last_vector_id)
+        unfolded = StreamedIndex(files, head.embedding_spec_id, layout, rows)
+        return Snapshot(head, segments, indexes, ExactIndex.empty(dimensions), (unfolded,))
+    # All rows go into one piece of memory: pieces that are outgrown would stay with the process.
+    return Snapshot(
+        head, segments, indexes, _with_rows(connection, head, ExactIndex.empty(dimensions, 2 * rows), first)
+    )
 
 
 def _loaded(files: SegmentFiles, head: Head, segment: Segment, on_damage: Callable[[str], None]) -> VectorIndex:
@@ -71,13 +89,6 @@ def _loaded(files: SegmentFiles, head: Head, segment: Segment, on_damage: Callab
         log.warning("segment %s can't be used (%s): its vectors are served from the store", segment.file, error)
     damaged()
     return StreamedIndex(files, spec_id, Layout(dimensions, segment.first_id, segment.last_id), segment.rows)
-
-
-def _delta(connection: Connection, head: Head, first: int) -> ExactIndex:
-    dimensions, spec_id = head.spec.embedding.dimensions, head.embedding_spec_id
-    # All rows go into one piece of memory: pieces that are outgrown would stay with the process.
-    empty = ExactIndex.empty(dimensions, room=2 * store_vectors.count_vectors(connection, spec_id, first - 1))
-    return _with_rows(connection, head, empty, first)
 
 
 def _with_rows(connection: Connection, head: Head, delta: ExactIndex, first: int) -> ExactIndex:

@@ -47,7 +47,9 @@ BUSY_SECONDS = 10.0
 _GLANCES, _GLANCE_SECONDS = 3, 0.02
 
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+_UNREADABLE = "decode to UTF-8"
+"""In the error, without a code, of Python's sqlite3 for bytes that are no text."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -166,12 +168,16 @@ class Store:
 
         Raises StoreBusy when another writer, here or in another process, holds the store for longer than the wait.
         """
+        until = time.monotonic() + self._busy_seconds
         if not self._writing.acquire(timeout=self._busy_seconds):
             raise StoreBusy(f"another write to {self.path} took longer than {self._busy_seconds:g} s; try again")
         try:
             with _translated(self.path):
                 self._refuse_still()
                 connection = self._writing_connection()
+                # What was waited for a thread of ours is not waited for another process again.
+                left = max(0, round(1000 * (until - time.monotonic())))
+                connection.execute(f"PRAGMA busy_timeout = {left}")
                 point("store.begin")
                 connection.execute("BEGIN IMMEDIATE")
                 try:
@@ -206,7 +212,8 @@ class Store:
 
         It is not durable until the caller has fsynced it. Raises StorageFull, StoreDamaged.
         """
-        connection = self._connect(readonly=False)
+        with _translated(self.path):
+            connection = self._connect(readonly=False)
         try:
             connection.execute("VACUUM INTO ?", (str(target),))
         except sqlite3.Error as error:
@@ -238,8 +245,14 @@ class Store:
             raise StoreClosed(f"{self.path} was removed or replaced meanwhile: nothing was changed; repeat the request")
 
     def _connect(self, *, readonly: bool) -> Connection:
+        # Never made here: a file that was taken away would come back, empty.
         connection = sqlite3.connect(
-            self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=256
+            f"{self.path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            timeout=self._busy_seconds,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
         )
         try:
             _set_up(connection, readonly=readonly)
@@ -309,6 +322,8 @@ def erased_slack(path: Path, wait_seconds: float) -> int:
         return store_slack.erase(path, wait_seconds)
     except store_slack.SlackBusy as error:
         raise StoreBusy(f"what was deleted can't be erased from the file yet, {error}; repeat the command") from error
+    except store_slack.SlackDamaged as error:
+        raise StoreDamaged(f"{error}; what was deleted can't be erased from it: `ragsvc doctor`") from error
     except store_slack.SlackFailed as error:
         raise StorageFull(f"{error}; make room or check permissions, then repeat the command") from error
 
@@ -344,10 +359,22 @@ def _make_file(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.parent.chmod(0o700)
     point("store.file")
-    # SQLite gives the mode of this file to its -wal and -shm, whatever the umask.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    make_database_file(path)
+    path.chmod(0o600)
+
+
+def make_database_file(path: Path) -> None:
+    """Make an empty file for SQLite where there is none, mode 0600, which SQLite gives to its -wal and -shm, too.
+
+    One that is there is not opened: to close it would end all locks that this process has on it (POSIX), and another
+    process would then take the log away under it.
+    """
     try:
-        os.fchmod(descriptor, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    try:
+        os.fchmod(descriptor, 0o600)  # whatever the umask
     finally:
         os.close(descriptor)
 
@@ -392,8 +419,10 @@ def _header(path: Path) -> tuple[int, int]:
             return _marks(connection)
     with _translated(path):
         try:
-            return patiently(lambda: _marks_of(path, "ro"))
+            return patiently(lambda: _marks_of(path, "ro", _shared(path)))
         except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_PROTOCOL:
+                return _marks_of(path, "ro")  # the shared memory is what a killed process left: it is made anew
             if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
                 raise
         # A creation was killed before the file got its log; what it left half-written must be taken back to be read.
@@ -412,10 +441,13 @@ def patiently(read: Callable[[], tuple[int, int]]) -> tuple[int, int]:
     return read()
 
 
-def _marks_of(path: Path, mode: str) -> tuple[int, int]:
+def _shared(path: Path) -> str:
     # Where others have the store open, not even their shared memory is written to.
-    shared = "&readonly_shm=1" if mode == "ro" and path.with_name(f"{path.name}-shm").exists() else ""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}{shared}", uri=True)
+    return "&readonly_shm=1" if path.with_name(f"{path.name}-shm").exists() else ""
+
+
+def _marks_of(path: Path, mode: str, also: str = "") -> tuple[int, int]:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}{also}", uri=True)
     try:
         return _marks(connection)
     finally:
@@ -462,7 +494,7 @@ def _translation(path: Path, error: sqlite3.Error) -> Exception:
         return StorageFull(f"{path} can't be written, and this step was undone: {error}; {_REMEDY}")
     if code in _BUSY:
         return StoreBusy(f"another process is writing to {path} for long; try again")
-    if code in _DAMAGED:
+    if code in _DAMAGED or (not code and _UNREADABLE in str(error)):
         # SQLite says this of some reads that fail, too.
         return StoreDamaged(f"{path} is damaged, or its disk can't be read: {error}; check the disk, `ragsvc doctor`")
     if code == sqlite3.SQLITE_CANTOPEN:

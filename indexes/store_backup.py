@@ -1,16 +1,20 @@
 """One collection in one file: written while others read and write, checked before it has its name, and put back.
 
-The file is a store without its log. What is derived (segments, exact vectors) is not in it and is rebuilt.
+The file is a store without its log, and behind its last page a seal: the checksum of all before it, since SQLite has
+none (it reads as many pages as its header counts, and looks no further). What is derived (segments, exact vectors) is
+not in it and is rebuilt.
 """
 
+import glob
+import hashlib
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from indexes.errors import Conflict, StorageFull, StoreDamaged, StoreNotFound, StoreTooNew
 from indexes.failpoints import point
@@ -19,6 +23,10 @@ from indexes.store import FILE_NAME, Connection, Store, read_file, sync_folder
 
 _ABANDONED_SECONDS = 600.0
 """An unfinished file that was not written to for so long belongs to a process that died."""
+_SEAL = b"ragsvc backup 1\n"
+"""Followed by the SHA-256 of everything before it."""
+_SEAL_BYTES = len(_SEAL) + hashlib.sha256().digest_size
+_MAGIC = b"SQLite format 3\0"
 _HELD = ("collection_id", "changes", "documents", "chunks", "vectors")
 
 
@@ -70,6 +78,8 @@ def _write(store: Store, beside: Path, file: Path) -> Contents:
     before = _live(store)
     point("backup.copy")
     store.copy_to(beside)
+    point("backup.seal")
+    _seal(beside)
     point("backup.sync")
     _sync(beside)
     point("backup.verify")
@@ -87,6 +97,24 @@ def _verify(written: Contents, before: Contents, after: Contents, file: Path) ->
         raise StoreDamaged(f"the copy for {file} does not hold what the store does; check the disk and repeat")
 
 
+def _seal(path: Path) -> None:
+    with path.open("r+b") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0, os.SEEK_END)
+        file.write(_SEAL + digest)
+
+
+def _unsealed(file: BinaryIO) -> tuple[int, bytes | None]:
+    """Return how many bytes are the store's, and their SHA-256 where the file has a seal: a bare store has none."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _SEAL_BYTES))
+    seal = file.read()
+    file.seek(0)
+    if len(seal) == _SEAL_BYTES and seal.startswith(_SEAL):
+        return size - _SEAL_BYTES, seal[len(_SEAL) :]
+    return size, None
+
+
 def _live(store: Store) -> Contents:
     with store.read() as connection:
         return contents(connection)
@@ -101,6 +129,9 @@ def inspect(file: Path) -> Contents:
         raise StoreNotFound(f"there is no file {file}")
     if file.with_name(f"{file.name}-wal").exists():
         raise StoreDamaged(f"{file} is a store in use, not a backup: write one with `ragsvc backup FILE`")
+    with file.open("rb") as start:
+        if start.read(len(_MAGIC)) != _MAGIC:
+            raise StoreDamaged(f"{file} is not a backup of a collection; nothing was changed")
     with read_file(file) as connection:
         if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise StoreDamaged(f"{file} is not a backup of a collection; nothing was changed")
@@ -125,10 +156,16 @@ def contents(connection: Connection) -> Contents:
         raise StoreDamaged("the store was never completed: there is no collection in it")
     with_clock = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'clock'").fetchone() is not None
     changes = connection.execute("SELECT changes FROM clock").fetchone()[0] if with_clock else 0
-    counts = connection.execute(
+    generation, model, dimensions = serving
+    return Contents(known[0], schema, changes, generation, model, dimensions, *counts(connection))
+
+
+def counts(connection: Connection) -> tuple[int, int, int]:
+    """Return how many documents, chunks and vectors a store of any schema holds."""
+    found: tuple[int, int, int] = connection.execute(
         "SELECT (SELECT count(*) FROM document), (SELECT count(*) FROM chunk), (SELECT count(*) FROM vector)"
     ).fetchone()
-    return Contents(known[0], schema, changes, *serving, *counts)
+    return found
 
 
 def install(file: Path, folder: Path, collection_id: str) -> None:
@@ -141,7 +178,7 @@ def install(file: Path, folder: Path, collection_id: str) -> None:
         point("restore.copy")
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with file.open("rb") as source, os.fdopen(descriptor, "wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+            _copy_store(source, target, file)
         point("restore.sync")
         _sync(path)
     with read_file(path) as connection:
@@ -154,12 +191,25 @@ def install(file: Path, folder: Path, collection_id: str) -> None:
         with store.write() as connection:
             point("restore.rename_documents")
             _rename_documents(connection, collection_id)
+            connection.execute("DELETE FROM segment")  # their files are not in a backup
     finally:
         store.close()
     point("restore.sync_folder")
     _sync(path)
     sync_folder(folder)
     sync_folder(folder.parent)
+
+
+def _copy_store(source: BinaryIO, target: BinaryIO, file: Path) -> None:
+    """Copy a backup without its seal. Raises StoreDamaged where the seal says that it is not what was written."""
+    left, sealed = _unsealed(source)
+    digest = hashlib.sha256()
+    while piece := source.read(min(left, 1 << 20)):
+        digest.update(piece)
+        target.write(piece)
+        left -= len(piece)
+    if sealed is not None and digest.digest() != sealed:
+        raise StoreDamaged(f"{file} is damaged: it is not what `ragsvc backup` wrote; take another backup")
 
 
 def _rename_documents(connection: Connection, collection_id: str) -> None:
@@ -186,7 +236,7 @@ def _sync(path: Path) -> None:
 
 
 def _remove_abandoned(file: Path) -> None:
-    for left in file.parent.glob(f".{file.name}.????????.tmp*"):
+    for left in file.parent.glob(f".{glob.escape(file.name)}.????????.tmp*"):
         with suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
                 left.unlink()

@@ -198,12 +198,6 @@ def unreferenced(connection: Connection) -> tuple[int, int]:
     return row
 
 
-def last_vector(connection: Connection) -> int:
-    """Return the highest id that a vector ever had."""
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'vector'").fetchone()
-    return row[0] if row else 0
-
-
 def vectors_between(connection: Connection, embedding_spec_id: int, first: int, last: int) -> int:
     """Return how many vectors of a spec have an id in the range."""
     count: int = connection.execute(

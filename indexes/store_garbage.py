@@ -40,9 +40,12 @@ class PurgedRows:
 
 
 def suspect(connection: Connection, document_id: str) -> None:
-    """Put down the vectors of a document whose versions are about to go: they may become unreferenced now."""
+    """Put down the vectors of a document whose versions are about to go: they may become unreferenced now.
+
+    They are in use until then, so their time begins now, whatever was put down when they were unused before.
+    """
     connection.execute(
-        """INSERT OR IGNORE INTO unreferenced_vector (vector_id, since)
+        """INSERT OR REPLACE INTO unreferenced_vector (vector_id, since)
            SELECT v.id, ? FROM document_version d JOIN chunk c ON c.version_id = d.id
            JOIN chunk_embedding e ON e.chunk_id = c.id
            JOIN vector v ON v.text_hash = e.embedded_hash AND v.embedding_spec_id = e.embedding_spec_id

@@ -26,7 +26,7 @@ _INTERIOR_INDEX, _INTERIOR_TABLE, _LEAF_INDEX, _LEAF_TABLE = 2, 5, 10, 13
 _BLOCK_PAGES = 256
 _SLICE_SECONDS = 0.5
 """For so long writers wait; then they may go first, and the rest of the file follows."""
-_BUSY_EXIT, _STORAGE_EXIT = 75, 74
+_BUSY_EXIT, _STORAGE_EXIT, _DAMAGED_EXIT = 75, 74, 65
 _RETRY_SECONDS = 0.05
 
 
@@ -38,10 +38,14 @@ class SlackFailed(Exception):
     """The file can't be read or written."""
 
 
+class SlackDamaged(SlackFailed):
+    """The file is not what its own headers say: what belongs to nothing can't be told, and no more is written to it."""
+
+
 def erase(path: Path, wait_seconds: float) -> int:
     """Bring the log into the file, empty it, zero all slack, durably; return how many bytes were not zero.
 
-    Others may read and write meanwhile. Raises SlackBusy, SlackFailed.
+    Others may read and write meanwhile. Raises SlackBusy, SlackDamaged, SlackFailed.
     """
     done = subprocess.run(  # noqa: S603 - this file, by this interpreter
         [sys.executable, "-I", __file__, str(path), str(wait_seconds)],
@@ -52,6 +56,8 @@ def erase(path: Path, wait_seconds: float) -> int:
     )
     if done.returncode == _BUSY_EXIT:
         raise SlackBusy(f"{path} is in use: {done.stderr.strip()}")
+    if done.returncode == _DAMAGED_EXIT:
+        raise SlackDamaged(f"{path} is damaged: {done.stderr.strip()}")
     if done.returncode:
         raise SlackFailed(f"{path} can't be rewritten: {done.stderr.strip()}")
     return int(json.loads(done.stdout)["bytes"])
@@ -146,6 +152,7 @@ class Eraser:
             trunks[trunk] = count
             leaves.update(struct.unpack_from(f">{count}I", page, 8))
             trunk = int.from_bytes(page[:4], "big")
+        _require(not trunk and len(trunks) + len(leaves) == int.from_bytes(head[36:40], "big"), "its free pages")
         return trunks, leaves
 
     def _of_tree(self, page: bytes, number: int, size: int, usable: int) -> Iterator[tuple[int, int]]:
@@ -158,11 +165,16 @@ class Eraser:
         if kind not in (_INTERIOR_INDEX, _INTERIOR_TABLE, _LEAF_INDEX, _LEAF_TABLE):
             return
         block, cells, content = struct.unpack_from(">HHH", page, at + 1)
-        pointers = at + (12 if kind in (_INTERIOR_INDEX, _INTERIOR_TABLE) else 8)
-        yield pointers + 2 * cells, content or 65_536
+        pointers, content = at + (12 if kind in (_INTERIOR_INDEX, _INTERIOR_TABLE) else 8), content or 65_536
+        _require(pointers + 2 * cells <= content <= usable, f"page {number}")
+        yield pointers + 2 * cells, content
+        behind = content
         while block:
+            _require(behind <= block <= usable - 4, f"page {number}")
             following, length = struct.unpack_from(">HH", page, block)
-            yield block + 4, block + length
+            behind = block + length
+            _require(4 <= length <= usable - block, f"page {number}")
+            yield block + 4, behind
             block = following
         if kind != _INTERIOR_TABLE:
             before = 4 if kind == _INTERIOR_INDEX else 0
@@ -186,16 +198,29 @@ class Eraser:
         following = int.from_bytes(page[at + local : at + local + 4], "big")
         rest = payload - local
         while rest > usable - 4:
-            following = int.from_bytes(os.pread(self._file, 4, (following - 1) * size), "big")
+            following = self._following(following, size)
             rest -= usable - 4
         start = (following - 1) * size + 4 + rest
+        # Only the last page of a chain names none: a page of a tree begins with its kind.
+        _require(not self._following(following, size), "a long row")
         self._zero(start, os.pread(self._file, usable - 4 - rest, start))
+
+    def _following(self, page: int, size: int) -> int:
+        """Return the page that a page of an overflow chain names as the next one, 0 in the last."""
+        named = os.pread(self._file, 4, (page - 1) * size) if page > 1 else b""
+        _require(len(named) == 4, "a long row")
+        return int.from_bytes(named, "big")
 
     def _zero(self, start: int, found: bytes) -> None:
         dirty = len(found) - found.count(0)
         if dirty:
             self.erased += dirty
             os.pwrite(self._file, bytes(len(found)), start)
+
+
+def _require(right: bool, what: str) -> None:
+    if not right:
+        raise SlackDamaged(f"{what} can't be what the file says")
 
 
 def _most_local(kind: int, usable: int) -> int:
@@ -223,8 +248,13 @@ def main(path: str, wait_seconds: str) -> int:
         return _BUSY_EXIT
     except sqlite3.Error as error:
         print(error, file=sys.stderr)  # noqa: T201
-        busy = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-        return _BUSY_EXIT if busy else _STORAGE_EXIT
+        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return _BUSY_EXIT
+        return _DAMAGED_EXIT if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) else _STORAGE_EXIT
+    except (SlackDamaged, IndexError, struct.error) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return _DAMAGED_EXIT
     except OSError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return _STORAGE_EXIT

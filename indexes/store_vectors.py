@@ -206,11 +206,8 @@ def insert_vectors(connection: Connection, spec_id: int, hashes: Sequence[bytes]
 
 def count_vectors(connection: Connection, spec_id: int, after: int = 0) -> int:
     """Return how many vectors of a spec have an id above `after`."""
-    # The unary plus keeps SQLite on the range of ids, which is short where this is asked often.
-    hint = "+" if after else ""
     count: int = connection.execute(
-        f"SELECT count(*) FROM vector WHERE {hint}embedding_spec_id = ? AND id > ?",  # noqa: S608 - a constant
-        (spec_id, after),
+        "SELECT count(*) FROM vector WHERE embedding_spec_id = ? AND id > ?", (spec_id, after)
     ).fetchone()[0]
     return count
 
@@ -222,11 +219,9 @@ def last_vector_id(connection: Connection) -> int:
 
 
 def live_ids(connection: Connection, spec_id: int) -> IdArray:
-    """Return the ids of all vectors of a spec, ascending. Reads an index of 45 bytes a row, not the vectors."""
-    rows = connection.execute(
-        "SELECT id FROM vector INDEXED BY sqlite_autoindex_vector_1 WHERE embedding_spec_id = ?", (spec_id,)
-    )
-    return np.sort(np.fromiter((row[0] for row in rows), np.int64))
+    """Return the ids of all vectors of a spec, ascending. Reads an index, not the vectors."""
+    rows = connection.execute("SELECT id FROM vector WHERE embedding_spec_id = ? ORDER BY id", (spec_id,))
+    return np.fromiter((row[0] for row in rows), np.int64)
 
 
 def read_vectors(
@@ -252,7 +247,7 @@ def stored_batches(
 ) -> Iterator[tuple[IdArray, HalfMatrix]]:
     """Yield ids (n,), rising, and vectors (n, dimensions) as they are stored, a few rows at a time."""
     cursor = connection.execute(
-        "SELECT id, vector FROM vector WHERE id BETWEEN ? AND ? AND +embedding_spec_id = ? ORDER BY id",
+        "SELECT id, vector FROM vector WHERE id BETWEEN ? AND ? AND embedding_spec_id = ? ORDER BY id",
         (first, last, spec_id),
     )
     many = False
@@ -354,4 +349,18 @@ def replace_segments(connection: Connection, of: Head, replaced: Sequence[Segmen
                                 checksums, created_at)
            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (of.generation, *values, json.dumps(dict(new.settings)), new.checksums, now()),
+    )
+
+
+def exchange_segment(connection: Connection, file: str, new: Segment) -> None:
+    """Put `new`, of the same ids, in the place of the segment with that file, in every generation that names it."""
+    values = (new.file, new.kind, new.rows, new.sha256, new.size, json.dumps(dict(new.settings)), new.checksums, now())
+    connection.execute(
+        """UPDATE segment SET file = ?, kind = ?, rows = ?, sha256 = ?, bytes = ?, settings = ?, checksums = ?,
+                              created_at = ? WHERE file = ?""",
+        (*values, file),
+    )
+    connection.execute(
+        "UPDATE generation SET revision = revision + 1 WHERE number IN (SELECT generation FROM segment WHERE file = ?)",
+        (new.file,),
     )

@@ -16,7 +16,6 @@ from indexes.store import Connection
 from indexes.types import IdArray
 
 _VERSIONS_A_STATEMENT: Final = 4_096
-_LIVE: Final = "document_version v INDEXED BY one_live_version"
 _ROWS_A_STATEMENT: Final = 32_768
 """About how many rows one statement returns: bounds what is held as JSON and as Python's integers, some MB."""
 
@@ -107,8 +106,8 @@ def live_versions(connection: Connection, where: tuple[str, Sequence[object]] | 
     # NOT INDEXED: by the index of the live ones, in the order of random ids, the rows take ten times as long.
     tables, of_versions = "document_version v NOT INDEXED", "v." in sql
     if "d." in sql or "s." in sql:
-        joined = "CROSS JOIN {} ON d.id = v.document_id"
-        tables = f"{tables} {joined.format('document d')}" if of_versions else f"document d {joined.format(_LIVE)}"
+        tables, joined = (tables, "document d") if of_versions else ("document d", "document_version v")
+        tables += f" CROSS JOIN {joined} ON d.id = v.document_id"
     if "s." in sql:
         tables += " CROSS JOIN source s ON s.id = d.source_id"
     return _ids(

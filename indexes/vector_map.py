@@ -5,7 +5,9 @@ for each block of a segment's range stands in the segment's row, and is compared
 that is damaged, missing or another collection's is never scored, its rows come from the store.
 """
 
+import mmap
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -128,12 +130,13 @@ class VectorMap:
         """
         layout = Layout(self._dimensions, first, last)
         all_ids, checksums = [np.empty(0, np.int64)], bytearray()
+        _remove_unusable(self.path)
         with _opened(self.path, os.O_RDWR | os.O_CREAT) as descriptor:
             for start, stop in windows(layout):
                 ids, rows = _gathered(layout, start, stop, batches)
                 all_ids.append(ids)
                 checksums += layout.checksums(rows, (start - first) // layout.block_rows)
-                self._put(descriptor, start * layout.row_bytes, rows.tobytes())
+                self._put(descriptor, start * layout.row_bytes, rows)
             if os.fstat(descriptor).st_size < layout.end:
                 os.ftruncate(descriptor, layout.end)
             point("map.sync")
@@ -143,6 +146,7 @@ class VectorMap:
     def zero(self, ids: IdArray) -> None:
         """Erase the rows of `ids`, durably. Raises OSError; a file or row that is not there needs no erasing."""
         row = Layout(self._dimensions, 0, 0).row_bytes
+        _remove_unusable(self.path)
         if not self.path.exists():
             return
         with _opened(self.path, os.O_RDWR) as descriptor:
@@ -154,9 +158,10 @@ class VectorMap:
             point("map.sync")
             os.fsync(descriptor)
 
-    def _put(self, descriptor: int, offset: int, data: bytes) -> None:
+    def _put(self, descriptor: int, offset: int, rows: HalfMatrix) -> None:
+        data = rows.tobytes()
         here = os.pread(descriptor, len(data), offset)
-        if here == data or (not here and not any(data)):
+        if here == data or (not here and not rows.view(np.uint16).any()):
             return  # a hole reads as zeros
         point("map.write")
         _write_all(descriptor, offset, data)
@@ -165,7 +170,8 @@ class VectorMap:
 class MappedRows:
     """The exact vectors of one segment. Satisfies `ExactRows`, and `BuildRows` where it was given its ids.
 
-    Memory that is mapped is the system's to keep or drop. Safe from many threads.
+    Memory that is mapped is the system's to keep or drop. To read it beyond the end of its file would end the process
+    (SIGBUS), so the file's size is asked for first. Safe from many threads.
     """
 
     def __init__(
@@ -186,7 +192,9 @@ class MappedRows:
         self._stored, self._on_damage = stored, on_damage
         self._checksums = np.frombuffer(checksums, _CHECKSUM)
         self._good = np.zeros(layout.blocks, np.bool_)
-        self._rows = _mapped(path, layout) if len(self._checksums) == layout.blocks else None
+        mapped = _mapped(path, layout) if len(self._checksums) == layout.blocks else None
+        self._memory = mapped and mapped[0]
+        self._rows = mapped and mapped[1]
         if self._rows is None:
             on_damage()
 
@@ -203,6 +211,9 @@ class MappedRows:
     def take(self, ids: IdArray) -> FloatMatrix:
         """Return the vectors of `ids`, shape (len(ids), dimensions): see `ExactRows`."""
         if self._rows is None:
+            return units(self._stored(ids))
+        if self._is_cut():
+            self._on_damage()
             return units(self._stored(ids))
         at = ids - self.layout.first
         wrong = self._wrong(at // self.layout.block_rows)
@@ -222,9 +233,17 @@ class MappedRows:
     def damaged(self) -> IdArray:
         """Return the numbers of all blocks that are wrong, every one of them read."""
         blocks = np.arange(self.layout.blocks)
-        if self._rows is None:
+        if self._rows is None or self._is_cut():
             return blocks
         return blocks[[not self._matches(block) for block in blocks.tolist()]]
+
+    def _is_cut(self) -> bool:
+        """Whether the file was cut short since it was mapped; then nothing that was checked before holds any more."""
+        assert self._memory is not None  # noqa: S101 - asked only where the file is mapped
+        cut = self._memory.size() < self.layout.end
+        if cut:
+            self._good[:] = False
+        return cut
 
     def _wrong(self, blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
         """Return which of the rows stand in blocks that are wrong; None for none, as nearly always."""
@@ -260,17 +279,32 @@ def _gathered(
     return np.concatenate(found), rows
 
 
-def _mapped(path: Path, layout: Layout) -> HalfMatrix | None:
+def _mapped(path: Path, layout: Layout) -> tuple[mmap.mmap, HalfMatrix] | None:
     """Map a range, read-only; None where the file is not there or ends before it."""
+    start = layout.start - layout.start % mmap.ALLOCATIONGRANULARITY
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size < layout.end:
                 return None
-            shape = (layout.rows, layout.dimensions)
-            # A plain view, because every slice of a memmap costs what the search itself does.
-            return np.asarray(np.memmap(file, HALF, "r", layout.start, shape))
-    except OSError:
+            memory = mmap.mmap(file.fileno(), layout.end - start, access=mmap.ACCESS_READ, offset=start)
+    except (OSError, ValueError):  # the latter where it was cut short between the two
         return None
+    rows = np.frombuffer(memory, HALF, layout.rows * layout.dimensions, layout.start - start)
+    return memory, rows.reshape(layout.rows, layout.dimensions)
+
+
+def _remove_unusable(path: Path) -> None:
+    """Remove what stands in the place of the file and can't be one: it is derived, and is made anew."""
+    if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove what stands in the place of a derived file, a folder too, if anything does. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -157,6 +157,8 @@ class _Application:
         while documents := await asyncio.to_thread(self.collection.unembedded, self.prepared.spec, after):
             for document in documents:
                 yield document
+            # There may be as many as the collection has: what was stored so far is not to wait in memory.
+            await asyncio.to_thread(self.collection.fold_if_due)
             after = documents[-1].key
 
     async def _ask_for(self, document: DocumentUpsert | StoredDocument) -> None:

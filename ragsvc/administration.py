@@ -96,7 +96,7 @@ def _purge(document_id: str, *, as_json: bool) -> None:
         shown = {"removed": document_id, "path": purged.path, "purged": True, "shared_passages": purged.shared}
         terminal.print_json(shown)
         return
-    terminal.print_line(f"erased {purged.path or document_id} from everything that is kept here")
+    terminal.print_line(f"erased {purged.path or document_id} from its collection, all files of it, and all jobs")
     if purged.shared:
         terminal.print_line(f"{purged.shared} of its passages stand in other documents, too, and stay with them")
     if purged.uploaded:

@@ -13,17 +13,18 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from indexes import checking
+from indexes import checking, store_backup
 from indexes.checking import Finding, note, problem
 from indexes.collection import Collection
-from indexes.errors import RunGoesOn, StoreBusy, StoreError
+from indexes.errors import IndexesError, RunGoesOn, StoreBusy, StoreError
 from indexes.failpoints import point
-from indexes.store import DatabaseError
+from indexes.store import FILE_NAME as STORE_NAME
+from indexes.store import PAGE_SIZE, DatabaseError, Store, file_bytes, read_file
 from ragsvc import purging
 from ragsvc.errors import ConfigurationError, StorageBusy, StorageFailed, UnknownCollection
 from ragsvc.inbox import Inbox
 from ragsvc.job_store import JobStore
-from ragsvc.library import DEFAULT
+from ragsvc.library import DEFAULT, UNLISTED
 from ragsvc.service_store import FILE_NAME, CollectionRow, ServiceStore
 
 LEFTOVER_SECONDS = 600.0
@@ -69,6 +70,7 @@ def examine(data_dir: Path, collection: str | None = None, *, repair: bool = Fal
         store.close()
 
 
+_BRING_BACK = "ragsvc restore {} --collection NAME brings it back; then, or where it is to go, remove the folder"
 _LOST = "put it back from a copy of the data directory, or move it away: collections come back with ragsvc restore"
 
 
@@ -137,18 +139,25 @@ class _Examiner:
         folders = sorted(path for path in self._folder.iterdir() if path.is_dir())
         listed = {row.folder for row in self._store.collections()}
         for folder in folders:
-            if folder.name in listed or time.time() - _touched(folder) < LEFTOVER_SECONDS:
+            young = time.time() - _touched(folder) < LEFTOVER_SECONDS
+            if folder.name in listed or (young and _has_log(folder)):
                 continue
             where = f"collections/{folder.name}"
             with ExitStack() as held:
                 if not _locked(folder, held):
                     continue
+                if folder.name in {row.folder for row in self._store.collections()}:
+                    continue
+                if kept := _kept(folder):
+                    todo = _BRING_BACK.format(folder / STORE_NAME)
+                    yield problem("unlisted", where, f"no collection is there any more, but {kept}", todo)
+                    continue
+                if young:
+                    continue
                 if not self._repair:
                     yield note(
                         "leftover", where, "no collection is there any more", "remove it: ragsvc doctor --repair"
                     )
-                    continue
-                if folder.name in {row.folder for row in self._store.collections()}:
                     continue
                 point("doctor.remove_folder")
                 shutil.rmtree(folder, ignore_errors=True)
@@ -179,6 +188,29 @@ class _Examiner:
         sizes = [path.stat().st_size for path in self._folder.glob("*/store.db")] if self._folder.is_dir() else []
         if free < max([ROOM_BYTES, *sizes]):
             yield note("room", str(self._data_dir), f"{free:,} bytes are free", "make room: a copy of a store needs it")
+
+
+def _kept(folder: Path) -> str:
+    """Return what a folder that no row names holds and nobody asked to remove, "" for nothing that was acknowledged.
+
+    Its row may be lost: `service.db` was, or an older one was put back.
+    """
+    path = folder / STORE_NAME
+    if (folder / UNLISTED).exists() or file_bytes(path) == 0:
+        return ""
+    try:
+        if _has_log(folder):
+            Store.open(folder).close()  # which brings it into the file
+        with read_file(path) as connection:
+            documents, _, vectors = store_backup.counts(connection)
+    except (IndexesError, DatabaseError, OSError) as error:
+        # A creation that was killed had written no more than a page.
+        return "" if file_bytes(path) <= PAGE_SIZE else f"it holds a store that can't be read ({error})"
+    return f"it holds {documents:,} documents and {vectors:,} vectors" if documents or vectors else ""
+
+
+def _has_log(folder: Path) -> bool:
+    return (folder / f"{STORE_NAME}-wal").exists()
 
 
 def _touched(folder: Path) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 
 from indexes.collection import Collection
 from indexes.errors import IndexesError, StoreNotFound
-from indexes.types import ApplyReport, ChangeSet, EmbeddingSpec, FileStat, FloatVector, IndexSpec, text_hash
+from indexes.types import EmbeddingSpec, FileStat, FloatVector, IndexSpec, text_hash
 from ingest.errors import Rejected
 from ingest.preparing import Given
 from ingest.protocols import Embedded, Embedder, RequestLimits
@@ -34,7 +34,6 @@ class LabelledCollection(Collection):
 
     siblings: Sequence[Path] = ()
     locks: Path
-    words_only = False
 
     def known_vectors(self, spec: EmbeddingSpec, hashes: Sequence[bytes]) -> frozenset[bytes]:
         """Return those of `hashes` whose vector is stored, here or in a sibling; from now on here."""
@@ -51,10 +50,6 @@ class LabelledCollection(Collection):
                 known |= found.keys()
         return known
 
-    def apply(self, changes: ChangeSet) -> ApplyReport:
-        """Make the changes visible; where words alone are searched nothing waits for vectors."""
-        return super().apply(replace(changes, needs_vectors=False) if self.words_only else changes)
-
 
 @contextmanager
 def opened(settings: Settings, folder: Path, spec: IndexSpec, *, words_only: bool) -> Iterator[LabelledCollection]:
@@ -70,7 +65,7 @@ def opened(settings: Settings, folder: Path, spec: IndexSpec, *, words_only: boo
         collection = LabelledCollection.create(
             mine, _key(mine.name)[:6], spec, delta_rows=settings.delta_rows, kind=settings.index_kind
         )
-    collection.locks, collection.words_only = mine / "locks", words_only
+    collection.locks = mine / "locks"
     others = [path.parent for path in home.glob(f"*-{embedding}/store.db") if path.parent != mine]
     collection.siblings = [] if words_only else sorted(others)
     with collection:

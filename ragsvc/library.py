@@ -4,8 +4,8 @@ import secrets
 import shutil
 import string
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -24,6 +24,8 @@ UNSET_MODELS = (LOCAL_MODEL, "text-embedding-3-small")
 """What `default` is made with where no model is set: which of them, a key decides that may come later."""
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 ID_LENGTH = 6
+UNLISTED = "unlisted"
+"""A file in a folder that no row names yet, or no more: so that one whose row was lost is not taken for a leftover."""
 _DOCUMENT_PREFIX = "doc_"
 _MOMENT = 1.0
 """Seconds that a removal waits for a lock: a server that has just done a job gives its lock back a moment later."""
@@ -117,8 +119,9 @@ class Library:
         with ExitStack() as held:
             if row is not None:
                 hold_locks(self._folder / row.folder / "locks", name, held)
-            point("library.unlist")
-            row = self._store.remove_collection(name, idle=idle)
+            with unlisting(self._folder / row.folder) if row is not None else nullcontext():
+                point("library.unlist")
+                row = self._store.remove_collection(name, idle=idle)
             with self._lock:
                 opened = self._open.pop(row.folder, None)
             if opened is not None:
@@ -158,6 +161,8 @@ class Library:
                     self._open[row.folder] = Collection.open(
                         self._folder / row.folder, delta_rows=self._delta_rows, kind=self._index_kind
                     )
+                    with suppress(OSError):  # of a removal that was killed before it began
+                        (self._folder / row.folder / UNLISTED).unlink(missing_ok=True)
                 except (StoreError, OSError):
                     found = self._store.collection_of_id(row.id)
                     if found is None:
@@ -171,6 +176,20 @@ class Library:
         """Close what was removed or replaced: its files take descriptors and disk for as long as they are open."""
         for folder in self._open.keys() - {row.folder for row in self._store.collections()}:
             self._open.pop(folder).close()
+
+
+@contextmanager
+def unlisting(folder: Path) -> Iterator[None]:
+    """Mark a folder whose row is about to go in the block; not any more where the row stays for an error."""
+    mark = folder / UNLISTED
+    with suppress(OSError):  # a full disk must not keep what takes room; then doctor asks
+        mark.touch(mode=0o600)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            mark.unlink(missing_ok=True)
+        raise
 
 
 def new_id() -> str:

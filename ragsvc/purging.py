@@ -46,6 +46,8 @@ def begin(collection: Collection, jobs: JobStore, inbox: Inbox, document_id: str
     path = document.path if document.source == ROOT else None
     # Before the rows of the collection go, which alone know the path: a kill in between leaves all to be repeated.
     _strip(collection, jobs, inbox, document_id, path)
+    point("purge.sweep")
+    inbox.sweep(jobs.unfinished)  # bodies that killed processes left: what is in them nobody knows
     rows = collection.begin_purge(document_id)
     _strip(collection, jobs, inbox, document_id, path)  # what was accepted meanwhile
     return Purged(document_id, rows.path, path is not None, rows.shared)

@@ -22,15 +22,15 @@ from indexes.store import Store, sync_folder
 from indexes.store_backup import Contents
 from ragsvc.errors import BadRequest, CollectionExists
 from ragsvc.job_runner import JOB_LOCK
-from ragsvc.library import Library, hold_locks, new_id
+from ragsvc.library import UNLISTED, Library, hold_locks, new_id, unlisting
 from ragsvc.service_store import FILE_NAME, CollectionRow, ServiceStore, check_name
 from ragsvc.upload_run import APPLY_LOCK
 
 RESTORE_LOCK = "restore.lock"
 """Held in a folder while it is filled: it is not a leftover."""
 _BUILD_LOCK = "build.lock"
-_SETTLE_SECONDS = 3600.0
-"""Segments that the backup names are rebuilt before it is served; what takes longer is done by the server."""
+_OWN, _SERVICE = ("collections", "uploads", "evaluations"), Path(FILE_NAME).stem
+"""Below the data directory: folders whose files the service removes, and what its own files there are called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,13 @@ class Backups:
 
     def write(self, name: str, file: Path, *, overwrite: bool = False) -> Contents:
         """Write a backup of a collection. Raises UnknownCollection, BadRequest, Conflict, StorageFull."""
-        file = file.resolve()
-        if file.is_relative_to(self._folder.resolve()) or file.name.startswith(FILE_NAME):
+        file, home = file.resolve(), self._data_dir.resolve()
+        if any(file.is_relative_to(home / own) for own in _OWN) or (file.parent == home and file.stem == _SERVICE):
             raise BadRequest(f"{file} is where the service keeps its own files; take another place")
         if file.is_dir():
             raise BadRequest(f"{file} is a folder; name the file in it")
+        if file.exists() and not file.is_file():
+            raise BadRequest(f"{file} is no regular file; take another name")
         return self._library.open(name).backup(file, overwrite=overwrite)
 
     def restore(self, file: Path, name: str, *, replace: bool = False) -> Restored:
@@ -86,7 +88,7 @@ class Backups:
             store_backup.install(file, folder, collection_id)
             point("restore.open")
             with Collection.open(folder, delta_rows=self._delta_rows) as opened:
-                opened.settle(_SETTLE_SECONDS)
+                opened.fold_if_due()
             if standing is None:
                 point("restore.list")
                 self._store.add_collection(collection_id, name, folder.name)
@@ -125,6 +127,7 @@ class Backups:
             locks = folder / "locks"
             locks.mkdir(mode=0o700, parents=True)
             folder.chmod(0o700)
+            (folder / UNLISTED).touch(mode=0o600)
         except OSError as error:
             raise StorageFull(f"{folder} can't be made: {error.strerror}; nothing was changed") from error
         with FileLock(locks / RESTORE_LOCK, mode=0o600):
@@ -134,6 +137,9 @@ class Backups:
                 if folder.name not in {row.folder for row in self._store.collections()}:
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
+            finally:
+                with suppress(OSError):
+                    (folder / UNLISTED).unlink(missing_ok=True)
 
     def _replace(
         self, standing: CollectionRow, contents: Contents, collection_id: str, folder: Path, *, replace: bool
@@ -147,8 +153,9 @@ class Backups:
                 hold_locks(old / "locks", standing.name, held, more=more)
             self._hold_writes(old, held)
             replaced = self._require_replaceable(standing, replace=replace)
-            point("restore.commit")
-            jobs = self._store.replace_collection(standing, collection_id, folder.name)
+            with unlisting(old):
+                point("restore.commit")
+                jobs = self._store.replace_collection(standing, collection_id, folder.name)
             point("restore.remove_old")
             # Under the store's write lock: a writer that waits for it finds the file gone and says so.
             for path in sorted(old.glob("store.db*")):

@@ -6,7 +6,6 @@ The one place where its SQLite errors become the service's. Readers and the writ
 question never waits for a commit; another process's commits are seen by the next read.
 """
 
-import os
 import re
 import sqlite3
 import threading
@@ -19,9 +18,9 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from indexes.errors import NO_STORAGE, StorageFull, StoreBusy, StoreError
+from indexes.errors import NO_STORAGE, StorageFull, StoreBusy, StoreDamaged, StoreError
 from indexes.failpoints import point
-from indexes.store import erased_slack, patiently, read_still
+from indexes.store import erased_slack, make_database_file, patiently, read_still
 from indexes.store_still import is_still
 from ragsvc.errors import (
     BadRequest,
@@ -347,6 +346,8 @@ class ServiceStore:
             raise StorageBusy(str(error)) from error
         except StorageFull as error:
             raise NoStorage(str(error)) from error
+        except StoreDamaged as error:
+            raise StorageFailed(str(error)) from error
 
     def integrity(self) -> list[str]:
         """Return what is wrong with the file, at most 20 messages, and which rows name others that are gone."""
@@ -423,8 +424,7 @@ def _immediate(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 def _prepare(path: Path, busy_seconds: float) -> None:
     """Make the file where there is none, refuse what is not ours or newer without a change, else migrate."""
     point("service.file")
-    # SQLite gives the mode of this file to its -wal and -shm, whatever the umask.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    make_database_file(path)
     application, version = _marks(path, busy_seconds)
     if version > SCHEMA_VERSION:
         raise ConfigurationError(

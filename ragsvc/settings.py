@@ -138,10 +138,14 @@ def load_settings() -> Settings:
     try:
         return Settings(_env_file=env_file if env_file.is_file() else None)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}" for item in error.errors()
-        )
+        wrong = "; ".join(f"{_shown_name(item['loc'])}: {item['msg']}" for item in error.errors())
         raise ConfigurationError(f"settings are wrong: {wrong}. See docs/settings.md") from None
+
+
+def _shown_name(place: tuple[int | str, ...]) -> str:
+    """Return the name a setting is set by; a rule about several has its names in its message."""
+    name = ".".join(str(part) for part in place)
+    return _PREFIX + name.upper() if name in Settings.model_fields else name or "settings"
 
 
 def _refuse_unknown(names: set[str]) -> None:

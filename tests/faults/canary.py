@@ -74,6 +74,8 @@ def seeded(data_dir: Path) -> str:
     finally:
         asyncio.run(house.aclose())
     _add_rows(store, document.id)
+    # Of a process that was killed when its job was done, or before it was accepted.
+    (data_dir / "uploads" / f"job_{'a' * 16}").write_text(f"{VERSIONS[0]}{WORDS[4]}\n")
     return document.id
 
 

@@ -12,7 +12,7 @@ from filelock import FileLock
 from indexes import generations, snapshots
 from indexes.background import Background
 from indexes.collection import Collection
-from indexes.errors import StoreBusy
+from indexes.errors import StorageFull, StoreBusy
 from indexes.types import Source
 from indexes.vector_map import HALF
 from tests.indexes.corpus import SPEC, put, upsert, vector_of
@@ -170,6 +170,27 @@ def test_a_generation_of_the_same_embedding_begins_with_the_segments_of_the_last
     assert len(answers(collection)) == 24
 
 
+@pytest.mark.parametrize("how", ["erase", "rebuild"])
+def test_a_shared_segment_is_built_anew_once(folder, collection, source, how) -> None:
+    """Generations that share a file share the one that takes its place, after a purge and after damage."""
+    fill(collection, source, "a", lines=12)
+    collection.fold()
+    with collection._store.write() as connection:
+        generations.store_vectors.insert_generation(connection, SPEC)
+    (segment,) = collection.generations()[1].segments
+    before = answers(collection)
+    if how == "erase":
+        collection._segments.erase(1, np.array([3]))
+    else:
+        (folder / "segments" / segment.file).unlink()
+        assert collection.rebuild_segments(frozenset({segment.file}))
+    one, two = collection.generations()
+    assert one.segments == two.segments != (segment,)
+    assert [path.name for path in (folder / "segments").iterdir()] == [one.segments[0].file]
+    assert collection.settle()
+    assert answers(collection) == before
+
+
 def test_rows_of_other_specs_are_holes(folder, collection, source) -> None:
     """Row = vector id: ids that belong to another spec cost no disk, and are not found."""
     fill(collection, source, "a")
@@ -220,3 +241,78 @@ def test_background_work_is_done_once_for_many_calls() -> None:
     background.wake()
     assert len(rounds) == 3
     assert not background._thread.is_alive()
+
+
+def test_too_many_rows_for_memory_are_streamed_and_folded(folder, collection, source) -> None:
+    """Rows that no run folded, beyond a multiple of the limit, are not held: answers are right, and a segment comes."""
+    fill(collection, source, "a", lines=40)
+    before = answers(collection)
+    with Collection.open(folder, delta_rows=3) as opened:
+        with FileLock(folder / "locks" / "build.lock"):
+            assert answers(opened) == before
+            assert opened._snapshot.delta.size == 0
+            assert opened.status().delta_rows == 40
+            fill(collection, source, "b", lines=2)
+            assert answers(opened) == answers(collection)
+            assert opened._background.settle(10)
+        opened._background._not_before = 0.0
+        assert opened.settle()
+        assert (opened.status().delta_rows, opened._snapshot.unfolded, opened._snapshot.delta.size) == (0, (), 0)
+        assert answers(opened) == answers(collection)
+
+
+def test_rows_that_grow_in_memory_are_folded(folder, collection, source) -> None:
+    """A process that reads folds what writers leave unfolded, once it holds a multiple of the limit."""
+    with Collection.open(folder, delta_rows=3) as opened:
+        opened.load()
+        fill(collection, source, "a", lines=40)
+        assert answers(opened) == answers(collection)
+        assert opened._snapshot.delta.size == 40
+        assert opened.settle()
+        assert (opened.status().segments, opened._snapshot.delta.size) == (1, 0)
+        assert answers(opened) == answers(collection)
+
+
+def test_segments_of_others_are_loaded_where_nothing_can_be_built(folder, collection, source, monkeypatch) -> None:
+    """A damaged segment that can't be rebuilt here keeps no new one from being loaded, nor is it forgotten."""
+
+    def fails(*_):
+        raise StorageFull("a full disk")
+
+    fill(collection, source, "a")
+    collection.fold()
+    collection.load()
+    monkeypatch.setattr(collection._segments, "rebuild", fails)
+    collection._damaged.add(collection.generations()[0].segments[0].file)
+    fill(collection, source, "b", lines=1)
+    before = answers(collection)
+    assert collection._background.settle(10)
+    assert collection._snapshot.delta.size == 1
+    with Collection.open(folder) as other:
+        other.fold()
+    collection._background._not_before = 0.0
+    assert answers(collection) == before
+    assert collection._background.settle(10)
+    assert collection._snapshot.delta.size == 0
+    assert collection._damaged
+    assert answers(collection) == before
+
+
+def test_nothing_begins_after_the_end() -> None:
+    """Work that was asked for and has not begun is not begun by `close`."""
+    rounds: list[int] = []
+    begun, going_on = threading.Event(), threading.Event()
+
+    def work() -> bool:
+        rounds.append(1)
+        begun.set()
+        return going_on.wait(10)
+
+    background = Background(work)
+    background.wake()
+    assert begun.wait(10)
+    background.wake()
+    threading.Timer(0.1, going_on.set).start()
+    background.close()
+    assert len(rounds) == 1
+    assert background.settle(1)

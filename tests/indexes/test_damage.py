@@ -1,8 +1,8 @@
 """Derived files are damaged in every way, thousands of times: no answer is ever another one, and the files are mended.
 
-Left out is what no process can withstand: a file that is cut short while it is mapped (reading beyond its end is
-SIGBUS, by the system's rule), and bytes of a block that are changed in place after the block was checked (it is checked
-when it is first touched; from then on it is memory like any other).
+Left out is what no process can withstand: a file that is cut short in the microseconds between the look at its size and
+the reading (reading beyond its end is SIGBUS, by the system's rule), and bytes of a block that are changed in place
+after the block was checked (it is checked when it is first touched; from then on it is memory like any other).
 """
 
 import os
@@ -170,6 +170,12 @@ def remove(_: random.Random, path: Path, __: Template) -> None:
     path.unlink()
 
 
+def folder_instead(_: random.Random, path: Path, __: Template) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "something").touch()
+
+
 def append(drawn: random.Random, path: Path, _: Template) -> None:
     with path.open("ab") as file:
         file.write(drawn.randbytes(drawn.choice((1, 8, PAGE))))
@@ -186,9 +192,12 @@ def replaced(path: Path, data: bytes) -> None:
     beside.replace(path)
 
 
-DAMAGES: tuple[Damage, ...] = (truncate, flip, noise, swap, foreign, older, empty, remove, append, unreadable)
-WHILE_SERVING: tuple[Damage, ...] = (foreign, older, remove, unreadable)
-WHILE_LOADED: tuple[Damage, ...] = (flip, noise, swap, append)
+DAMAGES: tuple[Damage, ...] = (
+    *(truncate, flip, noise, swap, foreign, older, empty, remove, append, unreadable),
+    folder_instead,
+)
+WHILE_SERVING: tuple[Damage, ...] = (foreign, older, remove, unreadable, truncate, empty, folder_instead)
+WHILE_LOADED: tuple[Damage, ...] = (flip, noise, swap, append, truncate, empty)
 """Done in place, when the files are open and no block was looked at yet."""
 
 

@@ -73,6 +73,17 @@ def test_a_text_that_comes_back_keeps_its_vector(collection, source, folder):
     assert report.waiting == 1  # "two" is unused since a moment ago
 
 
+def test_the_days_begin_when_a_text_goes_again(collection, source, folder):
+    """A vector that was unused long ago, came back and goes again before garbage is collected has all its days."""
+    ids = put(collection, source, upsert("a", "one\n"))
+    put(collection, source, upsert("a", "two\n", (ids["a"], 1)))
+    age(folder, 40)
+    put(collection, source, upsert("a", "one\n", (ids["a"], 2)))
+    put(collection, source, upsert("a", "three\n", (ids["a"], 3)))
+    assert collection.collect_garbage(30).vectors == 0
+    assert known(collection, "one\n")
+
+
 def test_what_another_spec_or_a_staged_version_uses_stays(collection, source, folder):
     """Vectors of a version that waits, and of chunks under another ChunkSpec or EmbeddingSpec, are used."""
     ids = put(collection, source, upsert("a", "one\n"))

@@ -411,3 +411,18 @@ def test_readers_see_one_moment_while_a_writer_applies_and_folds(folder, collect
     assert wrong == []
     assert len(seen) > 1
     assert {hit.version for hit in collection.search("apple", QUERY, 20, "dense").hits} == {39}
+
+
+def test_rows_of_a_spec_are_found_without_those_of_others(collection: Collection) -> None:
+    """Counting, listing and reading the vectors of a spec goes by an index: another spec's may be a million."""
+    asked: list[str] = []
+    with collection._store.read() as connection:
+        connection.set_trace_callback(asked.append)
+        store_vectors.count_vectors(connection, 1)
+        store_vectors.count_vectors(connection, 1, 5)
+        store_vectors.live_ids(connection, 1)
+        list(store_vectors.stored_batches(connection, 1, 8, 1, 10))
+        connection.set_trace_callback(None)
+        plans = [connection.execute(f"EXPLAIN QUERY PLAN {one}").fetchall() for one in asked]
+    assert len(plans) == 4
+    assert all(len(plan) == 1 and "vector_by_spec (embedding_spec_id=?" in plan[0][-1] for plan in plans)

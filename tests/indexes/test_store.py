@@ -5,6 +5,8 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -300,3 +302,59 @@ def test_result_codes_become_our_errors(code: int | None, expected: type[Excepti
         error.sqlite_errorcode = code
     assert type(store._translation(Path("store.db"), error)) in (expected, type(error))
     assert isinstance(store._translation(Path("store.db"), error), expected)
+
+
+VISITOR = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+connection.close()
+"""
+
+
+def visit(path: Path) -> None:
+    """Open and close a database in another process, as the last one that has it open takes its log away."""
+    subprocess.run([sys.executable, "-c", VISITOR, str(path)], check=True)
+
+
+def test_creating_again_takes_no_lock_from_who_has_it_open(folder: Path, collection: Collection) -> None:
+    """After another `create` of an open store, the log stays while other processes come and go, and so do commits."""
+    collection.add_source("/one", "folder")
+    with pytest.raises(Conflict):
+        Collection.create(folder, "abc123", SPEC)
+    visit(collection._store.path)
+    collection.add_source("/another", "folder")
+    with sqlite3.connect(f"{collection._store.path.as_uri()}?mode=ro", uri=True) as other:
+        assert other.execute("SELECT root FROM source ORDER BY id").fetchall() == [("/one",), ("/another",)]
+    other.close()
+    assert (folder / "store.db-wal").exists()
+
+
+def test_a_file_that_was_taken_away_does_not_come_back(folder: Path, plain: Store) -> None:
+    """Another reader than those that are open is told that the file is gone, and no empty one takes its place."""
+    plain.close()
+    opened = Store.open(folder)
+    plain.path.unlink()
+    with pytest.raises(StoreError, match="is gone"), opened.read():
+        pass
+    with pytest.raises(StoreError, match="is gone"), opened.write():
+        pass
+    assert not plain.path.exists()
+    opened.close()
+
+
+def test_a_writer_waits_no_longer_than_it_says(folder: Path, plain: Store) -> None:
+    """What was waited for a thread of this process is taken off the wait for other processes."""
+    opened = Store.open(folder, busy_seconds=30)
+    opened._writing.acquire()
+    threading.Timer(0.2, opened._writing.release).start()
+    with opened.write() as connection:
+        assert 0 < connection.execute("PRAGMA busy_timeout").fetchone()[0] <= 29_900
+    opened.close()
+
+
+def test_a_copy_of_what_can_not_be_opened_fails_as_one_of_ours(folder: Path, plain: Store, tmp_path: Path) -> None:
+    """Where the store's file can't be opened for a copy, the error is typed like any other."""
+    plain.path.unlink()
+    with pytest.raises(StoreError, match="is gone"):
+        plain.copy_to(tmp_path / "copy")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from indexes import store_slack
-from indexes.store_slack import SlackBusy
+from indexes.store_slack import SlackBusy, SlackDamaged
 
 MARK = re.compile(rb"CAN(\d{7})Z")
 
@@ -179,3 +179,46 @@ def test_another_kind_of_file_is_left_alone(tmp_path):
     with pytest.raises(store_slack.SlackFailed):
         store_slack.erase(tmp_path / "other.db", 1)
     assert not (tmp_path / "other.db").exists()
+
+
+def _of_page(data: bytearray, name: str, path: Path) -> int:
+    """Return where the root page of a table begins in the file."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,)).fetchone()[0]
+    return (root - 1) * int.from_bytes(data[16:18], "big")
+
+
+@pytest.mark.parametrize("damage", ["free blocks in a circle", "a chain into a tree", "junk", "free pages in use"])
+def test_a_damaged_file_is_refused_and_no_more_is_written(tmp_path, damage):
+    """What the headers of a damaged page say is not followed: the work ends, says so, and no row that is left goes."""
+    path = tmp_path / "store.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA secure_delete = OFF")
+        for table in ("small", "kept", "long", "gone"):
+            connection.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, text TEXT)")
+        connection.execute("INSERT INTO small VALUES (1, 'one'), (2, 'a longer one'), (3, 'three')")
+        connection.execute("DELETE FROM small WHERE id = 2")
+        connection.execute("INSERT INTO long VALUES (1, ?)", ("x" * 6000,))
+        connection.execute("INSERT INTO kept VALUES (1, ?)", ("y" * 3000,))
+        connection.execute("DROP TABLE gone")
+    data = bytearray(path.read_bytes())
+    small, kept = _of_page(data, "small", path), _of_page(data, "kept", path)
+    if damage == "free blocks in a circle":
+        block = int.from_bytes(data[small + 1 : small + 3], "big")
+        assert block
+        data[small + block : small + block + 2] = data[small + 1 : small + 3]
+    elif damage == "a chain into a tree":
+        cell = int.from_bytes(data[_of_page(data, "long", path) + 8 :][:2], "big")
+        least = (4096 - 12) * 32 // 255 - 23
+        local = least + (6003 - least) % 4092 if least + (6003 - least) % 4092 <= 4061 else least
+        at = _of_page(data, "long", path) + cell + 3 + local
+        data[at : at + 4] = (kept // 4096 + 1).to_bytes(4, "big")
+    elif damage == "junk":
+        data[small + 1 : small + 4096] = b"\xa5" * 4095
+    else:
+        data[32:36] = (kept // 4096 + 1).to_bytes(4, "big")
+    path.write_bytes(data)
+    with pytest.raises(SlackDamaged):
+        store_slack.erase(path, 5)
+    assert path.read_bytes()[kept : kept + 4096] == data[kept : kept + 4096]

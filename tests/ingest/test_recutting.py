@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexes import store_recutting
 from indexes.collection import Collection
 from indexes.errors import NotFound, SpecMismatch
 from indexes.store_chunks import pack, unpack
@@ -232,6 +233,23 @@ def test_a_published_spec_is_embedded_by_the_next_index(world: Movable) -> None:
     assert any(text.startswith("Pumps\n\n") for text in sent)  # title and headings, as from the file
     assert world.collection.status().missing_vectors == 0
     assert (world.index().embedded_inputs, world.sent()) == (0, [])
+
+
+def test_a_delta_does_not_wait_for_the_last_missing_vector(world: Movable, monkeypatch) -> None:
+    """While what a collection lacks is embedded, folds are looked for page by page and not at the end alone."""
+    world.index()
+    world.publish(SMALL)
+    monkeypatch.setattr(store_recutting, "PAGE_DOCUMENTS", 1)
+    fold_if_due, missing = Collection.fold_if_due, []
+
+    def looked(self: Collection) -> bool:
+        missing.append(self.status().missing_vectors)
+        return fold_if_due(self)
+
+    monkeypatch.setattr(Collection, "fold_if_due", looked)
+    world.index()
+    assert missing[0] > 0
+    assert missing[-1] == 0
 
 
 def test_a_rollback_pays_for_changed_texts_alone(world: Movable) -> None:

@@ -48,6 +48,11 @@ def create(data: str, name: str) -> None:
         place.library.create(name, SPEC)
 
 
+def remove(data: str, name: str) -> None:
+    with at(data) as place:
+        place.library.remove(name)
+
+
 def back_up(data: str, file: str) -> None:
     with at(data) as place:
         place.backups.write("papers", Path(file), overwrite=True)

@@ -334,6 +334,16 @@ def test_a_folder_that_no_row_names_is_removed_once_it_is_old(data: Path) -> Non
     assert found(doctor.examine(data)) == set()
 
 
+def test_a_folder_among_derived_files_is_a_leftover(data: Path) -> None:
+    """A folder where only files belong is told of, removed by a repair with what is in it, and told of no more."""
+    for name in ("segments", "vectors"):
+        (papers(data) / name / "folder").mkdir()
+        (papers(data) / name / "folder" / "file").touch()
+    assert found(doctor.examine(data), "note") == {("papers", "leftover")}
+    assert found(doctor.examine(data, repair=True), "repaired") == {("papers", "leftover")}
+    assert found(doctor.examine(data)) == set()
+
+
 def test_a_creation_that_was_killed_is_a_leftover(data: Path) -> None:
     """Killed between making a collection's folder and its row, nothing is listed, and doctor removes the folder."""
     before = set((data / "collections").iterdir())
@@ -342,6 +352,43 @@ def test_a_creation_that_was_killed_is_a_leftover(data: Path) -> None:
     aged(folder)
     assert doctor.examine(data, repair=True).consistent
     assert set((data / "collections").iterdir()) == before
+
+
+def test_a_collection_whose_row_was_lost_is_kept(data: Path) -> None:
+    """Where `service.db` was lost, or an older one put back, doctor says what the folders hold and removes none of it;
+    what it says to do brings the collection back."""
+    folder = papers(data)
+    with at(data) as place:
+        before = seen(place.library.open("papers"))
+    for path in data.glob("service.db*"):
+        path.unlink()
+    aged(data / "collections")
+    for repair in (False, True):
+        examination = doctor.examine(data, repair=repair)
+        assert not examination.consistent
+        assert ("service.db", "unlisted") in found(examination, "problem")
+    assert folder.exists()
+    with at(data) as place:
+        place.backups.restore(folder / "store.db", "papers")
+        assert seen(place.library.open("papers")) == before
+
+
+def test_a_removal_that_was_killed_is_ended_or_was_never_begun(data: Path) -> None:
+    """Killed before its row went, the collection is served as before, and kept if the row is lost later; after that
+    its folder is a leftover."""
+    folder = papers(data)
+    with at(data) as place:
+        before = seen(place.library.open("papers"))
+    for step in ("library.unlist", "library.erase"):
+        assert killed_at_point(1, step, [], f"{PLACES}:remove", str(data), "papers")
+        with at(data) as place:
+            there = "papers" in place.library.names()
+            assert there == (step == "library.unlist")
+            assert not there or seen(place.library.open("papers")) == before
+        assert (folder / "unlisted").exists() != there
+        aged(data / "collections")
+        assert doctor.examine(data, repair=True).consistent
+        assert folder.exists() == there
 
 
 def accept(data: Path, name: str) -> None:

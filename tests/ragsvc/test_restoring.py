@@ -88,11 +88,19 @@ def test_an_existing_file_is_kept_unless_it_is_to_be_replaced(place: Place, kept
 
 
 def test_a_backup_never_goes_where_the_service_keeps_its_files(place: Place, tmp_path: Path) -> None:
-    """A live store, its folder and `service.db` are refused as targets, and so is a folder."""
+    """A live store, its folder, folders that are swept and `service.db` with what is beside it are refused as targets,
+    and so are a folder and what is no file, as a device or a pipe: it stays what it is."""
     store = place.library.open("papers").folder / "store.db"
-    for target in (store, store.parent / "b", place.data / "service.db", place.data / "service.db-wal", tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    mine = [
+        place.data / name for name in ("service.db", "service.db-wal", "service.lock", "uploads/b", "evaluations/b")
+    ]
+    for target in (store, store.parent / "b", *mine, tmp_path, pipe):
         with pytest.raises(BadRequest):
             place.backups.write("papers", target, overwrite=True)
+    assert pipe.is_fifo()
+    place.backups.write("papers", tmp_path / "service.db.backup")
     link = tmp_path / "link"
     link.symlink_to(store)
     with pytest.raises(BadRequest):
@@ -159,7 +167,8 @@ def test_a_backup_that_is_killed_leaves_the_old_file_or_the_new_one(place: Place
         if not killed:
             break
     assert reached == [
-        "backup.create", "backup.copy", "backup.sync", "backup.verify", "backup.rename", "backup.sync_folder",
+        "backup.create", "backup.copy", "backup.seal", "backup.sync", "backup.verify", "backup.rename",
+        "backup.sync_folder",
     ]  # fmt: skip
     left = list(kept.parent.glob(".kept*"))
     assert left
@@ -200,13 +209,15 @@ def test_a_restored_collection_is_as_it_was(place: Place, kept: Path) -> None:
         opened.status()
 
 
-def test_segments_are_built_before_the_collection_is_served(place: Place, kept: Path) -> None:
-    """A backup has no derived files; after a restore they are there, and nothing is left to doctor."""
+def test_segments_are_built_before_the_collection_is_served(place: Place, kept: Path, caplog) -> None:
+    """A backup has no derived files; after a restore those worth having are there, and nothing is told as wrong."""
+    place.backups._delta_rows = 2
     place.backups.restore(kept, "papers", replace=True)
     restored = place.library.open("papers")
     [segment] = restored.generations()[-1].segments
     assert (restored.folder / "segments" / segment.file).is_file()
     assert doctor.examine(place.data).checked[1].findings == ()
+    assert caplog.text == ""
 
 
 def test_a_collection_with_something_in_it_is_not_replaced_by_itself(place: Place, kept: Path) -> None:
@@ -469,6 +480,14 @@ def test_a_restore_that_fails_at_any_point_is_undone_or_done(place: Place, kept:
     assert len(failed) == 11
 
 
+def test_what_is_no_backup_is_said_to_be_none(place: Place, tmp_path: Path) -> None:
+    """A text, or an empty file, is not taken for a damaged store: nobody is sent to look at the disk."""
+    for content in (b"", b"# Notes\n"):
+        (tmp_path / "notes.md").write_bytes(content)
+        with pytest.raises(StoreDamaged, match="not a backup"):
+            place.backups.restore(tmp_path / "notes.md", "copy")
+
+
 def test_a_restore_without_room_leaves_nothing(place: Place, kept: Path) -> None:
     """Where files can't grow, the restore is refused as a full disk, and all is as it was."""
     before = seen(place.library.open("papers"))
@@ -485,3 +504,39 @@ def test_a_change_of_the_standing_one_is_noticed(place: Place, kept: Path) -> No
     with pytest.raises(CollectionBusy, match="changed"):
         place.store.replace_collection(replace(row, folder="another"), row.id, "new")
     assert place.store.collection("papers") == row
+
+
+def test_a_backup_with_any_other_byte_is_refused(place: Place, kept: Path) -> None:
+    """Whatever byte changed, in a page that SQLite would read without a word or in the seal: nothing is restored."""
+    before = seen(place.library.open("papers"))
+    whole = kept.read_bytes()
+    for offset in (*range(100, len(whole), len(whole) // 25), len(whole) - 1):
+        broken = bytearray(whole)
+        broken[offset] ^= 0x20
+        kept.write_bytes(bytes(broken))
+        with pytest.raises(StoreDamaged):
+            place.backups.restore(kept, "papers", replace=True)
+    assert seen(place.library.open("papers")) == before
+    kept.write_bytes(whole)
+    place.backups.restore(kept, "papers", replace=True)
+
+
+def test_a_bare_store_is_taken_as_a_backup(place: Place, tmp_path: Path) -> None:
+    """A store.db that nobody has open, copied by hand, has no seal and is restored all the same."""
+    folder = place.library.locks(place.library.open("papers")).parent
+    before = seen(place.library.open("papers"))
+    with sqlite3.connect(folder / "store.db") as raw:
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    raw.close()
+    shutil.copy(folder / "store.db", tmp_path / "copied.db")
+    place.backups.restore(tmp_path / "copied.db", "papers", replace=True)
+    assert seen(place.library.open("papers")) == before
+
+
+def test_text_that_is_no_text_is_damage(place: Place, tmp_path: Path) -> None:
+    """A text in the store that is not UTF-8 is told as a damaged store, not as an error of ours."""
+    opened = place.library.open("papers")
+    with opened._store.write() as connection:
+        connection.execute("UPDATE version_text SET text = CAST(x'61FF62' AS TEXT)")
+    with pytest.raises(StoreDamaged):
+        opened.text(opened.documents(None, 1, None)[0][0].id)

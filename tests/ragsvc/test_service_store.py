@@ -25,6 +25,7 @@ from ragsvc.errors import (
 )
 from ragsvc.ledger import LedgerEntry
 from ragsvc.service_store import SCHEMA_VERSION, ServiceStore
+from tests.indexes.test_store import visit
 
 DAY = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -355,3 +356,14 @@ def test_threads_share_a_store(store: ServiceStore) -> None:
         list(pool.map(work, range(4)))
     assert len(store.collections()) == 4 * 5
     assert [row.requests for row in store.usage(group_by=())] == [40]
+
+
+def test_opening_again_takes_no_lock_from_who_has_it_open(store: ServiceStore) -> None:
+    """A process that opens its store twice keeps its log while other processes come and go, and so its commits."""
+    ServiceStore.open(store.path.parent).close()
+    visit(store.path)
+    store.add_collection("abc123", "papers")
+    with sqlite3.connect(f"{store.path.as_uri()}?mode=ro", uri=True) as other:
+        assert other.execute("SELECT name FROM collection").fetchall() == [("papers",)]
+    other.close()
+    assert store.path.with_name(f"{store.path.name}-wal").exists()
