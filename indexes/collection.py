@@ -469,10 +469,12 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             if mended or overdue or known.head.revision < head.revision:
-                same = known.head.generation == head.generation
+                same, before = known.head.generation == head.generation, self._damaged.copy()
                 renewed = self._loaded(connection, head, snapshots.without(known, mended) if same else None)
-                self._replace(known, renewed)
-                known = renewed
+                # What is in memory has the same rows: it is not given up for files that can't be read just now.
+                if not same or overdue or self._damaged <= before:
+                    self._replace(known, renewed)
+                    known = renewed
         return rebuilt and not self._damaged and not self._is_overdue(known)
 
     def _replace(self, known: Snapshot, renewed: Snapshot) -> None:

@@ -18,7 +18,7 @@ from indexes.collection import Collection
 from indexes.errors import Conflict, StorageFull, StoreDamaged
 from indexes.types import ChangeSet, DocumentRename, DocumentUpsert, ManifestEntry, text_hash
 from tests.faults.steps import DELTA_ROWS, State, Step, after
-from tests.indexes.corpus import EMBEDDING, SPEC, STAT, chunks_of, upsert, vectors_of
+from tests.indexes.corpus import EMBEDDING, SPEC, STAT, chunks_of, query_vector, upsert, vectors_of
 from tests.indexes.oracle import misfound
 
 ROOT = "/data/docs"
@@ -115,7 +115,14 @@ class Client:
                 self.witness.say(wrong=f"step {number} failed, and then nothing can be read: {error}")
 
     def opened(self) -> Collection:
-        return Collection.open(self.folder, delta_rows=DELTA_ROWS)
+        """Open it and search once, as one that is ready has: from then on no search needs another file."""
+        collection = Collection.open(self.folder, delta_rows=DELTA_ROWS)
+        try:
+            collection.search("any", query_vector("any"), 1, "hybrid")
+        except BaseException:
+            collection.close()
+            raise
+        return collection
 
     def entries(self) -> Mapping[str, ManifestEntry]:
         return self.collection.manifest(self.source.id).entries

@@ -49,7 +49,8 @@ def test_words_find_scientific_abstracts(tmp_path):
 )
 def test_words_find_what_they_should_in_large_collections(name, floor, tmp_path, monkeypatch):
     """Searched as a collection of a million is, with the same share of the rows scored, the floors are the same."""
-    plan, shares = pruning.pruned, {name: getattr(pruning, name) / 1e6 for name in ("SCORED_ROWS", "COUNTED_ROWS")}
+    names = ("SCORED_ROWS", "COUNTED_ROWS", "LEAST_ROWS")
+    plan, shares = pruning.pruned, {name: getattr(pruning, name) / 1e6 for name in names}
     searched = []
 
     def pruned(terms, rows):
@@ -61,7 +62,7 @@ def test_words_find_what_they_should_in_large_collections(name, floor, tmp_path,
     monkeypatch.setattr(pruning, "LARGE", 0)
     monkeypatch.setattr(pruning, "pruned", pruned)
     assert _evaluate(name, tmp_path, "lexical").mean("lexical", "nDCG@10") >= floor
-    assert sum(" AND " in each.text for each in searched) > len(searched) / 2  # it was pruned
+    assert sum(" AND " in each.text for each in searched) > len(searched) / 3  # it was pruned
 
 
 @pytest.mark.soak
