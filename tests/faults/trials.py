@@ -33,10 +33,11 @@ class Bench:
         assert not self.clients.run(order)
         self.seconds = time.monotonic() - began
         self.undisturbed = view(Path(order.folder))
-        assert (
-            self.findings(order, check_end(Path(order.folder), Path(order.witness), self.script, self.undisturbed))
-            == []
-        )
+        assert self.findings(order, self._end(Path(order.folder), Path(order.witness))) == []
+
+    def _end(self, folder: Path, witness: Path) -> list[Finding]:
+        # In a drawn script a fold may meet the thread that builds beside the searches: it is left to the next one.
+        return check_end(folder, witness, self.script, self.undisturbed, same_segments=self.seed is None)
 
     def order(self, **fields: object) -> Order:
         self.trials += 1
@@ -60,7 +61,7 @@ class Bench:
             self.tally.add([kind for kind, _ in found])
             return killed
         assert not self.clients.run(replace(order, die_at=0, traced=False, most=None, broken=None))
-        found += check_end(folder, witness, self.script, self.undisturbed)
+        found += self._end(folder, witness)
         self.tally.add([kind for kind, _ in found])
         self.tally.found += self.findings(order, found)
         shutil.rmtree(folder.parent)
