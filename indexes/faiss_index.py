@@ -434,7 +434,7 @@ KINDS: Final[dict[str, type[SegmentIndex]]] = {one.kind: one for one in (Float16
 """Every kind of index by the name that a segment's row keeps."""
 
 _EXACT_NUMBERS: Final = 1_500_000
-"""Rows times dimensions up to which comparing all, 3 MB, is as fast as codes and their candidates."""
+"""Rows times dimensions up to which comparing all, 3 MB, ought to be as fast as codes and their candidates."""
 _FLAT_ROWS: Final = 150_000
 """Rows up to which all codes are compared, some 2.5 ms at 17 ns each: an estimate, cells were measured at 100,000."""
 

@@ -25,7 +25,7 @@ _UNEMBEDDED = """v.state = 'live' AND EXISTS (
     WHERE c.version_id = v.id AND c.chunk_spec_id = ? AND NOT EXISTS (
         SELECT 1 FROM vector r WHERE r.text_hash = e.embedded_hash AND r.embedding_spec_id = e.embedding_spec_id))"""
 
-# In the order of the hashes, which is that of the vectors' index, too: 1 s for a million chunks instead of 5.
+# In the order of the hashes, which is that of the vectors' index, too: the walk stays on pages that lie side by side.
 _ANY_UNEMBEDDED = """
     SELECT EXISTS (SELECT 1 FROM chunk_embedding e INDEXED BY chunk_by_embedded
         CROSS JOIN chunk c ON c.id = e.chunk_id AND c.chunk_spec_id = ?2
