@@ -257,29 +257,33 @@ import sys
 from pathlib import Path
 from indexes.collection import Collection
 from tests.indexes.corpus import put, upsert
-name, folds = sys.argv[2], 0
+name, folds, n = sys.argv[2], 0, 0
 with Collection.open(Path(sys.argv[1]), delta_rows=5) as collection:
     source = collection.add_source(f"/{name}", "folder")
-    for n in range(30):
+    while n < 30 or (folds < 2 and n < 300):  # the others may be building whenever this one would
         put(collection, source, upsert(f"{n}", f"apple {name} {n}\\nbread {name} {n}\\n"))
+        n += 1
         folds += collection.fold_if_due()
-print(folds)
+print(n, folds)
 """
-    workers = [
-        subprocess.Popen([sys.executable, "-c", script, str(folder), name], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    workers = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", script, str(folder), name], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         for name in ("one", "two", "three")
-    ]
-    folds = [int(worker.communicate(timeout=120)[0]) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0, 0]
-    assert sum(folds) > 3
+    }
+    done = {name: tuple(map(int, worker.communicate(timeout=120)[0].split())) for name, worker in workers.items()}
+    assert [worker.returncode for worker in workers.values()] == [0, 0, 0]
+    assert all(folds > 1 for _, folds in done.values())
+    chunks = 2 * sum(documents for documents, _ in done.values()) + 1
     with Collection.open(folder) as collection:
         assert collection.settle()
-        expected = {f"apple {name} {n}\n" for name in ("one", "two", "three") for n in range(30)} | {"apple\n"}
-        assert {hit.text for hit in collection.search("apple", None, 200, "lexical").hits} == expected
+        expected = {f"apple {name} {n}\n" for name, (documents, _) in done.items() for n in range(documents)}
+        assert {hit.text for hit in collection.search("apple", None, 1_000, "lexical").hits} == expected | {"apple\n"}
         status = collection.status()
-        assert (status.vectors, status.missing_vectors) == (181, 0)
+        assert (status.vectors, status.missing_vectors) == (chunks, 0)
         segments = collection.generations()[0].segments
-        assert sum(segment.rows for segment in segments) + status.delta_rows == 181
+        assert sum(segment.rows for segment in segments) + status.delta_rows == chunks
 
 
 def test_a_writer_that_waits_too_long_is_told_so(ragsvc: Ragsvc, tmp_path: Path) -> None:
