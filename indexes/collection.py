@@ -4,7 +4,7 @@ import logging
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -25,6 +25,7 @@ from indexes import (
     store_search,
     store_vectors,
     store_words,
+    word_indexes,
 )
 from indexes.background import Background
 from indexes.errors import Conflict, IndexesError, InvalidVectors, SpecMismatch, StoreNotFound
@@ -59,6 +60,7 @@ from indexes.types import (
     StoredDocument,
     TextSlice,
 )
+from indexes.word_indexes import WordIndexes
 
 DELTA_ROWS = 10_000
 DELTA_BYTES = 64 << 20
@@ -83,7 +85,9 @@ class Collection:
     process commits is seen by the next call.
     """
 
-    def __init__(self, store: Store, folder: Path, collection_id: str, delta_rows: int, kind: str) -> None:
+    def __init__(
+        self, store: Store, folder: Path, collection_id: str, delta_rows: int, kind: str, word_rows: int
+    ) -> None:
         self._store, self._folder = store, folder
         self._files = SegmentFiles(store, folder)
         if not store.read_only:
@@ -98,12 +102,20 @@ class Collection:
         self._snapshot: Snapshot | None = None
         self._damaged: set[str] = set()
         self._refreshing = threading.Lock()
-        self._remembered = Remembered()
+        self._words = WordIndexes(store, folder, word_rows)
+        self._remembered = Remembered(self._words)
         self._background = Background(self._renew)
 
     @classmethod
     def create(
-        cls, folder: Path, collection_id: str, spec: IndexSpec, *, delta_rows: int = DELTA_ROWS, kind: str = AUTO
+        cls,
+        folder: Path,
+        collection_id: str,
+        spec: IndexSpec,
+        *,
+        delta_rows: int = DELTA_ROWS,
+        kind: str = AUTO,
+        word_rows: int = word_indexes.LEAST_ROWS,
     ) -> Self:
         """Make an empty collection, generation 1 of `spec`; `collection_id` is six characters a-z0-9.
 
@@ -117,11 +129,18 @@ class Collection:
         except BaseException:
             store.close()
             raise
-        return cls(store, folder, collection_id, delta_rows, kind)
+        return cls(store, folder, collection_id, delta_rows, kind, word_rows)
 
     @classmethod
-    def open(cls, folder: Path, *, delta_rows: int = DELTA_ROWS, kind: str = AUTO) -> Self:
-        """Open a collection; its new segments will be of `kind`.
+    def open(
+        cls,
+        folder: Path,
+        *,
+        delta_rows: int = DELTA_ROWS,
+        kind: str = AUTO,
+        word_rows: int = word_indexes.LEAST_ROWS,
+    ) -> Self:
+        """Open a collection; its new segments will be of `kind`, and from `word_rows` chunks on words are indexed.
 
         Raises StoreNotFound, StoreTooNew (nothing is changed) or StoreDamaged.
         """
@@ -131,11 +150,12 @@ class Collection:
         except BaseException:
             store.close()
             raise
-        return cls(store, folder, collection_id, delta_rows, kind)
+        return cls(store, folder, collection_id, delta_rows, kind, word_rows)
 
     def close(self) -> None:
         """Close the files. Calls that are under way end first or fail cleanly."""
         self._background.close()
+        self._words.close()
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -271,6 +291,7 @@ class Collection:
 
     def collect_garbage(self, keep_days: float) -> GarbageReport:
         """Delete vectors that were of no use for `keep_days`, and files of killed runs. Safe beside anything."""
+        self._words.remove_unlisted()
         return garbage.collect(self._store, self._segments, self._folder, keep_days)
 
     def collect_garbage_if_due(self, keep_days: float) -> GarbageReport | None:
@@ -296,6 +317,7 @@ class Collection:
 
         Raises StoreBusy where readers or builders hold it up for longer than the wait.
         """
+        self._words.erase()
         return garbage.erase(self._store, self._segments, self._folder, document_id, wait_seconds)
 
     def end_purge(self, purge: PendingPurge) -> None:
@@ -303,7 +325,12 @@ class Collection:
         garbage.end_purge(self._store, self._folder, purge)
 
     def fold_if_due(self) -> bool:
-        """Turn the delta into a segment when it has grown past its limit; say whether it did."""
+        """Turn the delta into a segment when it has grown past its limit; say whether it did.
+
+        The index of words is brought up to now where that is due.
+        """
+        with suppress(Conflict):  # a purge: the next call does it
+            self._words.build_if_due()
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             last = last_row(store_vectors.segments(connection, head.generation))
@@ -409,13 +436,14 @@ class Collection:
             head = store_vectors.head(connection)
             self._snapshot_for(connection, head)
             self._remembered.visibility.load(connection, head)
+            self._words.serving(connection, head)
         if self._is_stale(head):
             self._background.wake()
 
     def settle(self, seconds: float = 60.0) -> bool:
         """Wait until new segments are loaded and damaged ones rebuilt, at most so long; say whether they are."""
         self.load()
-        return self._background.settle(seconds)
+        return self._background.settle(seconds) and self._words.settle(seconds)
 
     def _is_stale(self, head: Head) -> bool:
         snapshot = self._snapshot
@@ -531,7 +559,7 @@ class Collection:
             missing_vectors=missing,
             segments=len(segments),
             delta_rows=delta,
-            bytes=self._store.bytes_on_disk() + self._files.bytes_on_disk(),
+            bytes=self._store.bytes_on_disk() + self._files.bytes_on_disk() + self._words.bytes_on_disk(),
         )
 
     def backup(self, file: Path, *, overwrite: bool = False) -> Contents:

@@ -177,6 +177,16 @@ _THIRD = (
         document_id TEXT NOT NULL,
         vectors TEXT NOT NULL,
         created_at TEXT NOT NULL)""",
+    # Indexes of words outside SQLite, one a ChunkSpec, each in a folder; `files` is JSON: {name: [bytes, SHA-256]}.
+    """CREATE TABLE word_index (
+        chunk_spec_id INTEGER PRIMARY KEY REFERENCES chunk_spec ON DELETE CASCADE,
+        folder TEXT NOT NULL,
+        last_id INTEGER NOT NULL,
+        rows INTEGER NOT NULL,
+        changes INTEGER NOT NULL,
+        version TEXT NOT NULL,
+        files TEXT NOT NULL,
+        created_at TEXT NOT NULL)""",
 )
 
 STEPS: tuple[Sequence[str], ...] = (_FIRST, _SECOND, _THIRD)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from indexes import lexical, pruning, store_search, store_words
-from indexes.errors import InvalidQuery
+from indexes import lexical, pruning, store_search, store_words, word_search
+from indexes.errors import InvalidQuery, StoreDamaged
 from indexes.fusion import weighted_mean
 from indexes.snapshots import Snapshot
 from indexes.store import Connection
@@ -15,6 +15,7 @@ from indexes.store_vectors import Head
 from indexes.types import Filter, FloatVector, Hit, LegScore, Mode, SearchResult
 from indexes.visibility import Visibility
 from indexes.vocabulary import Vocabulary
+from indexes.word_indexes import WordIndexes, WordSnapshot
 
 _MODES = ("hybrid", "dense", "lexical")
 _LEAST_CANDIDATES = 100
@@ -65,6 +66,7 @@ def require_valid(query: Query, dimensions: int) -> None:
 class Remembered:
     """What a collection's searches remember for one another."""
 
+    words: WordIndexes
     visibility: Visibility = field(default_factory=Visibility)
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
 
@@ -75,10 +77,12 @@ def search(
     """Return the best `query.k` passages. `head` is of this transaction; `snapshot` covers it."""
     where = store_search.condition(query.where)
     dense = _dense_leg(connection, snapshot, remembered.visibility, head, query) if query.mode != "lexical" else []
-    words = _lexical_leg(connection, remembered.vocabulary, head, query) if query.mode != "dense" else []
+    index = remembered.words.serving(connection, head)
+    words = _lexical_leg(connection, remembered, index, head, query) if query.mode != "dense" else []
     ranked = _ranked(query, dense, words)[: query.k]
     hits = _hits(connection, head, ranked, where, (_scores(dense), _scores(words)))
-    return SearchResult(hits, head.generation, _term_weights(connection, remembered.vocabulary, head, query.text))
+    weights = _term_weights(connection, remembered.vocabulary, index, head, query.text)
+    return SearchResult(hits, head.generation, weights)
 
 
 def _hits(
@@ -146,11 +150,29 @@ def _dense_leg(
         asked *= _GROWTH
 
 
-def _lexical_leg(connection: Connection, vocabulary: Vocabulary, head: Head, query: Query) -> list[Candidate]:
-    """Return passages by BM25: of any word in a small collection, of the telling ones in a large one."""
+def _lexical_leg(
+    connection: Connection, remembered: Remembered, index: WordSnapshot | None, head: Head, query: Query
+) -> list[Candidate]:
+    """Return passages by BM25, from the index of words where there is one and it is the faster way."""
     terms = lexical.terms(query.text)
     if not terms:
         return []
+    if index is not None:
+        try:
+            where = store_search.condition(query.where)
+            found = word_search.candidates(connection, remembered.vocabulary, head, index, terms, where, _wanted(query))
+        except StoreDamaged as error:
+            remembered.words.report(error)
+            found = None
+        if found is not None:
+            return found
+    return _full_text_leg(connection, remembered.vocabulary, head, query, terms)
+
+
+def _full_text_leg(
+    connection: Connection, vocabulary: Vocabulary, head: Head, query: Query, terms: list[lexical.Term]
+) -> list[Candidate]:
+    """Return passages by BM25 of FTS5: of any word in a small collection, of the telling ones in a large one."""
     rows = store_words.rows(connection, head.chunk_spec_id)
     held: list[int] = [0] * len(terms)
     if rows > pruning.LARGE:
@@ -186,7 +208,9 @@ def _scores(leg: list[Candidate]) -> dict[str, LegScore]:
     return {candidate.text_hash: LegScore(rank, candidate.score) for rank, candidate in enumerate(leg, start=1)}
 
 
-def _term_weights(connection: Connection, vocabulary: Vocabulary, head: Head, text: str) -> dict[str, float]:
+def _term_weights(
+    connection: Connection, vocabulary: Vocabulary, index: WordSnapshot | None, head: Head, text: str
+) -> dict[str, float]:
     """Return ln(1 + (N - df + 0.5) / (df + 0.5)) of the query's words, the inverse document frequency of BM25.
 
     N is the number of chunks in service, df that of those with the word (Robertson and Zaragoza, "The probabilistic
@@ -196,7 +220,7 @@ def _term_weights(connection: Connection, vocabulary: Vocabulary, head: Head, te
     if not terms:
         return {}
     total = store_words.rows(connection, head.chunk_spec_id)
-    frequencies = vocabulary.counts(connection, head, terms.values())
+    frequencies = word_search.counts(connection, vocabulary, head, index, terms.values())
     return {
         word: math.log(1 + (total - frequencies[term] + 0.5) / (frequencies[term] + 0.5))
         for word, term in terms.items()

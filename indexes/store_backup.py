@@ -192,6 +192,7 @@ def install(file: Path, folder: Path, collection_id: str) -> None:
             point("restore.rename_documents")
             _rename_documents(connection, collection_id)
             connection.execute("DELETE FROM segment")  # their files are not in a backup
+            connection.execute("DELETE FROM word_index")
     finally:
         store.close()
     point("restore.sync_folder")

@@ -205,6 +205,12 @@ def end_purge(connection: Connection, purge: PendingPurge) -> None:
         connection.execute("DELETE FROM purge WHERE document_id = ?", (purge.document_id,))
 
 
+def last_purge(connection: Connection) -> int:
+    """Return the number of the last row that any purge put down, 0 for none: it never falls."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'purge'").fetchone()
+    return row[0] if row else 0
+
+
 def has_pending_purge(connection: Connection) -> bool:
     """Whether a purge is not complete."""
     return connection.execute("SELECT 1 FROM purge LIMIT 1").fetchone() is not None

@@ -5,7 +5,7 @@ Each function runs in its caller's transaction.
 
 from datetime import datetime, timedelta
 
-from indexes import store_vectors, store_words
+from indexes import store_vectors, store_word_indexes, store_words
 from indexes.errors import NotFound
 from indexes.store import Connection, now
 from indexes.types import IndexSpec
@@ -119,6 +119,7 @@ def drop_words(connection: Connection) -> bool:
     _, needed = _needed(connection)
     unused = [known for known in store_words.chunk_specs(connection) if known not in needed]
     if unused:
+        store_word_indexes.drop_spec(connection, unused[0])
         store_words.drop(connection, unused[0])
     return bool(unused)
 

@@ -185,6 +185,37 @@ def dense_candidates(connection: Connection, head: Head, scores: dict[int, float
     return _best([(-scores[vector_id], path, start, chunk_id, key) for vector_id, key, path, start, chunk_id in rows])
 
 
+@dataclass(frozen=True, slots=True)
+class FoundPlace:
+    """Where a chunk stands, and which passage it is."""
+
+    chunk_id: int
+    text_hash: str
+    path: str
+    start: int
+
+
+def places(connection: Connection, head: Head, chunk_ids: Sequence[int], where: Condition) -> dict[int, FoundPlace]:
+    """Return those of the chunks that are visible in the generation and that the filter lets pass, by id."""
+    sql, values = where
+    rows = gathered(
+        connection,
+        f"""SELECT json_group_array(json_array(c.id, hex(c.text_hash), d.path, c.start)) FROM json_each(?) j
+            CROSS JOIN chunk c ON c.id = j.value AND c.chunk_spec_id = ?
+            CROSS JOIN document_version v ON v.id = c.version_id AND v.state = 'live'
+            CROSS JOIN document d ON d.id = v.document_id
+            CROSS JOIN source s ON s.id = d.source_id
+            WHERE {sql}""",  # noqa: S608 - every value is bound
+        (json.dumps(list(chunk_ids)), head.chunk_spec_id, *values),
+    )
+    return {row[0]: FoundPlace(*row) for row in rows}
+
+
+def ranked(scored: Iterable[tuple[float, FoundPlace]]) -> list[Candidate]:
+    """Return the passages behind scored chunks, best first, ties by path and start."""
+    return _best((-score, one.path, one.start, one.chunk_id, one.text_hash) for score, one in scored)
+
+
 def lexical_candidates(
     connection: Connection, head: Head, expression: Expression, where: Condition, limit: int
 ) -> list[Candidate]:

@@ -5,7 +5,7 @@ They are contentless: a row is taken out again by the very values that went in, 
 
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 from indexes import lexical
@@ -14,8 +14,10 @@ from indexes.store import Connection, gathered, in_memory
 
 _VERSION_KEY = "lexical_version"
 _AVERAGES = 1
-"""The row of an FTS5 table's data that bm25 reads its averages from. It begins with the number of rows, as a varint
-("Averages Record" in SQLite's fts5_index.c); counting the rows themselves takes 5 ms at a million."""
+"""The row of an FTS5 table's data that bm25 reads its averages from: the number of rows, then of each column's words, as
+varints ("Averages Record" in SQLite's fts5_index.c); counting the rows themselves takes 5 ms at a million."""
+_KEPT_STEMS = 200_000
+"""Most words whose stems a `WordLines` remembers, some 25 MB."""
 _DROPPED = "dropped:"
 """Begins the `chunker` of a ChunkSpec whose table is gone and whose chunks are about to go."""
 
@@ -157,21 +159,43 @@ def matches(
 
 def rows(connection: Connection, chunk_spec_id: int) -> int:
     """Return how many chunks are in the table: those in service under the ChunkSpec. Committed ones, in a reader."""
+    return totals(connection, chunk_spec_id)[0]
+
+
+def totals(connection: Connection, chunk_spec_id: int) -> tuple[int, int]:
+    """Return how many chunks and how many words, of both columns, are in the table: what bm25 has its averages of."""
     row = connection.execute(
         f"SELECT block FROM {_table(chunk_spec_id)}_data WHERE id = ?",  # noqa: S608 - an integer
         (_AVERAGES,),
     ).fetchone()
-    return _varint(row[0]) if row and row[0] else 0
+    if not row or not row[0]:
+        return 0, 0
+    count, *columns = _varints(row[0])
+    return count, sum(columns)
+
+
+def matching(connection: Connection, chunk_spec_id: int, expression: str) -> int:
+    """Return how many chunks in service match an expression. Walks all of them."""
+    table = _table(chunk_spec_id)
+    row = connection.execute(f"SELECT count(*) FROM {table} WHERE {table} MATCH ?", (expression,))  # noqa: S608
+    count: int = row.fetchone()[0]
+    return count
 
 
 def _varint(data: bytes) -> int:
     """Return the number that `data` begins with, in SQLite's form: 7 bits a byte, high bits first, 8 in the ninth."""
-    value = 0
-    for byte in data[:8]:
-        value = value << 7 | byte & 0x7F
-        if byte < 0x80:
-            return value
-    return value << 8 | data[8]
+    return next(_varints(data))
+
+
+def _varints(data: bytes) -> Iterator[int]:
+    """Yield the numbers that `data` is made of."""
+    value = count = 0
+    for byte in data:
+        count += 1
+        value = value << 8 | byte if count == 9 else value << 7 | byte & 0x7F
+        if byte < 0x80 or count == 9:
+            yield value
+            value = count = 0
 
 
 def chunks_with(connection: Connection, chunk_spec_id: int, terms: Sequence[str]) -> dict[str, int]:
@@ -200,6 +224,24 @@ def stems(words: Iterable[str]) -> dict[str, str]:
         finally:
             connection.execute("ROLLBACK")
     return {word: found[number] for number, word in enumerate(asked)}
+
+
+class WordLines:
+    """Chunks as the words that the full-text table finds them by, in one line: for indexes outside SQLite."""
+
+    def __init__(self) -> None:
+        self._stems: dict[str, str] = {}
+
+    def line(self, text: str) -> str:
+        """Return the terms of `body`, then those of `exact`, two spaces between them: so each stands between two."""
+        words = lexical.body(text).split()
+        unknown = [word for word in words if word not in self._stems]
+        if unknown:
+            if len(self._stems) > _KEPT_STEMS:
+                self._stems.clear()
+                unknown = words
+            self._stems |= stems(unknown)
+        return "  ".join([*(self._stems[word] for word in words), *lexical.exact(text).split()])
 
 
 @cache

@@ -1,0 +1,127 @@
+"""The lexical leg by an index of words: it names some hundred passages, and they get the scores that FTS5 would give.
+
+The index orders by BM25 with lengths in one byte and with removed chunks still counted, so its own scores are good for
+choosing, not for showing. What it chose is scored anew by `indexes.bm25`, chunks of the folder and of the memory alike.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from indexes import bm25, lexical, store_search, store_words
+from indexes.bm25 import ScoredTerm
+from indexes.lexical import Term
+from indexes.store import Connection
+from indexes.store_search import Candidate, Condition
+from indexes.store_vectors import Head
+from indexes.vocabulary import Vocabulary
+from indexes.word_index import WordHit
+from indexes.word_indexes import WordSnapshot
+
+FEW_ROWS: Final = 5_000
+"""Rows that hold any of the words, summed, up to which FTS5 is as fast and scores all of them: 1 us each."""
+COUNTED_ROWS: Final = 20_000
+"""Rows up to which a word's chunks are counted, 0.02 us each; the counts of more frequent ones are the index's, scaled
+to the rows there are now. With a quarter of the rows removed, the most there may be, that moves a weight by 1 % at a
+word in a tenth of the rows."""
+_CHOSEN: Final = 2
+"""Times as many passages as are wanted are scored."""
+_SPARE: Final = 16
+_GROWTH: Final = 8
+_MOST: Final = 100_000
+"""Chunks looked at for those that a filter lets pass; where they are fewer than one in a thousand, FTS5 walks them."""
+
+
+def counts(
+    connection: Connection, vocabulary: Vocabulary, head: Head, words: WordSnapshot | None, terms: Iterable[str]
+) -> dict[str, int]:
+    """Return how many visible chunks hold each term, as `Vocabulary.counts`; about, of very frequent ones."""
+    asked = set(terms)
+    if words is None:
+        return vocabulary.counts(connection, head, asked)
+    about = {term: words.holding([term]) for term in asked}
+    frequent = {term: count for term, count in about.items() if count > COUNTED_ROWS}
+    share = store_words.rows(connection, head.chunk_spec_id) / max(1, words.rows)
+    scaled = {term: round(count * share) for term, count in frequent.items()}
+    return scaled | vocabulary.counts(connection, head, asked - frequent.keys())
+
+
+def candidates(
+    connection: Connection,
+    vocabulary: Vocabulary,
+    head: Head,
+    words: WordSnapshot,
+    terms: Sequence[Term],
+    where: Condition,
+    wanted: int,
+) -> list[Candidate] | None:
+    """Return up to `wanted` passages, best first, ties by path and start; None where FTS5 does it as well or better.
+
+    Raises StoreDamaged where the index can't be read.
+    """
+    if any(term.expression.endswith("*") for term in terms):  # the beginning of a word
+        return None
+    asked = _split(terms)
+    if sum(words.holding(words_of) for words_of, _ in asked.values()) <= FEW_ROWS:
+        return None
+    scored = _scored(connection, vocabulary, head, words, asked)
+    found = _visible(connection, head, words, scored, where, _CHOSEN * wanted)
+    if found is None:
+        return None
+    rows, total = store_words.totals(connection, head.chunk_spec_id)
+    average = total / rows
+    return store_search.ranked([(bm25.score(scored, hit.reader.line(hit), average), place) for hit, place in found])[
+        :wanted
+    ]
+
+
+_Asked = dict[str, tuple[tuple[str, ...], bool]]
+"""By expression: its words as lines have them, and whether they stand in the column `exact`."""
+
+
+def _split(terms: Sequence[Term]) -> _Asked:
+    pieces = {term.expression: term.expression.strip('"').split() for term in terms}
+    stems = store_words.stems(piece for found in pieces.values() for piece in found)
+    return {term.expression: (tuple(stems[piece] for piece in pieces[term.expression]), term.exact) for term in terms}
+
+
+def _scored(
+    connection: Connection, vocabulary: Vocabulary, head: Head, words: WordSnapshot, asked: _Asked
+) -> list[ScoredTerm]:
+    rows = store_words.rows(connection, head.chunk_spec_id)
+    single = counts(connection, vocabulary, head, words, (found[0] for found, _ in asked.values() if len(found) == 1))
+    scored = []
+    for expression, (found, exact) in asked.items():
+        if len(found) == 1:
+            holding = single[found[0]]
+        elif min(words.holding([word]) for word in found) <= COUNTED_ROWS:
+            holding = store_words.matching(connection, head.chunk_spec_id, expression)
+        else:
+            holding = round(words.holding(found) * rows / max(1, words.rows))
+        column_weight = lexical.COLUMN_WEIGHTS[1 if exact else 0]
+        scored.append(ScoredTerm(found, column_weight, bm25.weight(holding, rows)))
+    return scored
+
+
+def _visible(
+    connection: Connection,
+    head: Head,
+    words: WordSnapshot,
+    scored: Sequence[ScoredTerm],
+    where: Condition,
+    wanted: int,
+) -> list[tuple[WordHit, store_search.FoundPlace]] | None:
+    """Return the best chunks that are visible and pass the filter, of `wanted` passages or all; None for far too many."""
+    asked, known = wanted + _SPARE, dict[int, store_search.FoundPlace]()
+    looked: set[int] = set()
+    while asked <= _MOST:
+        weights = [(term.words, term.usual) for term in scored]
+        hits = [hit for reader in words.readers for hit in reader.best(weights, asked)]
+        hits = sorted(hits, key=lambda hit: -hit.score)[:asked]
+        new = [hit.chunk_id for hit in hits if hit.chunk_id not in looked]
+        known |= store_search.places(connection, head, new, where)
+        looked.update(new)
+        found = [(hit, known[hit.chunk_id]) for hit in hits if hit.chunk_id in known]
+        if len(hits) < asked or len({place.text_hash for _, place in found}) >= wanted:
+            return found[: 2 * wanted]
+        asked *= _GROWTH
+    return None
