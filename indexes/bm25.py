@@ -6,6 +6,7 @@ in SQLite's fts5_aux.c, with its constants. Pure.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -40,13 +41,13 @@ def weight(holding: int, rows: int) -> float:
 
 def score(terms: Sequence[ScoredTerm], line: str, average: float) -> float:
     """Return the score of a chunk by its line, words with two spaces between them; `average` is in words a chunk."""
-    padded = f" {line} "
-    relative = (line.count("  ") + 1 if line else 0) / average
+    words = line.split("  ") if line else []
+    counted, relative = Counter(words), len(words) / average
     total = 0.0
     for term in terms:
-        frequency = term.column_weight * _occurrences(term.words, padded)
-        if frequency:
-            total += term.weight * _saturated(frequency, relative)
+        found = counted[term.words[0]] if len(term.words) == 1 else _phrases(term.words, line)
+        if found:
+            total += term.weight * _saturated(term.column_weight * found, relative)
     return total
 
 
@@ -54,7 +55,5 @@ def _saturated(frequency: float, relative_length: float) -> float:
     return frequency * (_K1 + 1) / (frequency + _K1 * (1 - _B + _B * relative_length))
 
 
-def _occurrences(words: Sequence[str], padded: str) -> int:
-    if len(words) == 1:
-        return padded.count(f" {words[0]} ")
-    return len(re.findall(f"(?= {re.escape('  '.join(words))} )", padded))  # they may overlap: 1.1 in 1.1.1
+def _phrases(words: Sequence[str], line: str) -> int:
+    return len(re.findall(f"(?= {re.escape('  '.join(words))} )", f" {line} "))  # they may overlap: 1.1 in 1.1.1

@@ -14,8 +14,8 @@ from indexes.store import Connection, gathered, in_memory
 
 _VERSION_KEY = "lexical_version"
 _AVERAGES = 1
-"""The row of an FTS5 table's data that bm25 reads its averages from: the number of rows, then of each column's words, as
-varints ("Averages Record" in SQLite's fts5_index.c); counting the rows themselves takes 5 ms at a million."""
+"""The row of an FTS5 table's data that bm25 reads its averages from: the number of rows, then of each column's words,
+as varints ("Averages Record" in SQLite's fts5_index.c); counting the rows themselves takes 5 ms at a million."""
 _KEPT_STEMS = 200_000
 """Most words whose stems a `WordLines` remembers, some 25 MB."""
 _DROPPED = "dropped:"
@@ -232,16 +232,16 @@ class WordLines:
     def __init__(self) -> None:
         self._stems: dict[str, str] = {}
 
-    def line(self, text: str) -> str:
-        """Return the terms of `body`, then those of `exact`, two spaces between them: so each stands between two."""
-        words = lexical.body(text).split()
-        unknown = [word for word in words if word not in self._stems]
-        if unknown:
-            if len(self._stems) > _KEPT_STEMS:
-                self._stems.clear()
-                unknown = words
-            self._stems |= stems(unknown)
-        return "  ".join([*(self._stems[word] for word in words), *lexical.exact(text).split()])
+    def lines(self, texts: Iterable[str]) -> list[str]:
+        """Return of each text the terms of `body`, then those of `exact`, with two spaces between all of them."""
+        split = [(lexical.body(text).split(), lexical.exact(text).split()) for text in texts]
+        unknown = {word for words, _ in split for word in words} - self._stems.keys()
+        if len(self._stems) > _KEPT_STEMS:
+            self._stems.clear()
+            unknown = {word for words, _ in split for word in words}
+        self._stems |= stems(unknown)
+        known = self._stems
+        return ["  ".join([*[known[word] for word in words], *exact]) for words, exact in split]
 
 
 @cache

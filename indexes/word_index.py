@@ -1,4 +1,4 @@
-"""An index of words outside SQLite, for collections in which FTS5 is the slower leg. The only door to tantivy, an extra.
+"""An index of words outside SQLite, for collections in which FTS5 is the slower leg. The only door to tantivy (extra).
 
 It holds chunks as lines of words (`store_words.WordLines`), finds those that tell most for a query, and gives their
 lines back; what they are worth exactly is computed from the lines (`indexes.bm25`). Rows are only ever added: what was
@@ -13,7 +13,7 @@ from functools import cache
 from importlib.util import find_spec
 from math import log1p
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from indexes.errors import StorageFull, StoreDamaged
 
@@ -85,10 +85,10 @@ class WordReader:
             for chunk_id, (score, address) in zip(ids, hits, strict=True)
         ]
 
-    def line(self, hit: WordHit) -> str:
-        """Return the line of a hit of this reader."""
+    def lines(self, hits: Iterable[WordHit]) -> list[str]:
+        """Return the lines of hits of this reader."""
         with _damage():
-            return str(self._searcher.doc(hit.address).get_first(_WORDS) or "")
+            return [self._searcher.doc(hit.address).get_first(_WORDS) or "" for hit in hits]
 
     def _query(self, words: Sequence[str]) -> "tantivy.Query":
         import tantivy

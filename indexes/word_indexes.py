@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,13 +129,13 @@ class WordIndexes:
         try:
             if self._snapshot is not snapshot:
                 return None
-            self._snapshot = self._extended(connection, head, snapshot, last)
-            return self._snapshot
+            self._snapshot = snapshot = self._extended(connection, head, snapshot, last)
         except StoreDamaged as error:
             self.report(error)
             return None
         finally:
             self._extending.release()
+        return snapshot
 
     def _extended(self, connection: Connection, head: Head, snapshot: WordSnapshot, last: int) -> WordSnapshot:
         """Return a snapshot with the chunks up to `last` that this transaction sees."""
@@ -147,8 +147,7 @@ class WordIndexes:
 
     def _lines_of(self, connection: Connection, chunk_spec_id: int, after: int, last: int) -> Iterator[tuple[int, str]]:
         while rows := store_word_indexes.batch(connection, chunk_spec_id, after, last):
-            for chunk_id, text in rows:
-                yield chunk_id, self._lines.line(text)
+            yield from _named(rows, self._lines)
             after = rows[-1][0]
 
     # Beside the searches
@@ -182,8 +181,6 @@ class WordIndexes:
         try:
             _require_whole(self._folder, listed)
             reader = word_index.load(self._folder / listed.folder)
-            if listed.version != VERSION or reader.rows != listed.rows:
-                raise StoreDamaged(f"it is of another release, or has {reader.rows} chunks of {listed.rows}")
         except (OSError, StoreDamaged) as error:
             log.warning("the index of words %s can't be used (%s): it is built anew", listed.folder, error)
             self._damaged.add(listed.folder)
@@ -289,8 +286,7 @@ class WordIndexes:
             if not rows:
                 return
             point("words.batch")
-            for chunk_id, text in rows:
-                yield chunk_id, lines.line(text)
+            yield from _named(rows, lines)
             after = rows[-1][0]
 
     # Throwing away
@@ -375,6 +371,10 @@ class WordIndexes:
             lock.release()
 
 
+def _named(rows: Sequence[tuple[int, str]], lines: store_words.WordLines) -> Iterable[tuple[int, str]]:
+    return zip((chunk_id for chunk_id, _ in rows), lines.lines(text for _, text in rows), strict=True)
+
+
 class _Counted:
     """Counts rows that pass through."""
 
@@ -388,7 +388,9 @@ class _Counted:
 
 
 def _require_whole(folder: Path, listed: ListedWords) -> None:
-    """Compare size and checksum of every file with the list. Raises OSError or StoreDamaged."""
+    """Compare release, sizes and checksums of all files with the list. Raises OSError or StoreDamaged."""
+    if listed.version != VERSION:
+        raise StoreDamaged("another release wrote it")
     for name, (size, sha256) in listed.files.items():
         path = folder / listed.folder / name
         if path.stat().st_size != size or checksum(path) != sha256:

@@ -11,19 +11,19 @@ from indexes import bm25, lexical, store_search, store_words
 from indexes.bm25 import ScoredTerm
 from indexes.lexical import Term
 from indexes.store import Connection
-from indexes.store_search import Candidate, Condition
+from indexes.store_search import Candidate, Condition, FoundPlace
 from indexes.store_vectors import Head
 from indexes.vocabulary import Vocabulary
-from indexes.word_index import WordHit
+from indexes.word_index import WordHit, WordReader
 from indexes.word_indexes import WordSnapshot
 
-FEW_ROWS: Final = 5_000
+FEW_ROWS: Final = 2_500
 """Rows that hold any of the words, summed, up to which FTS5 is as fast and scores all of them: 1 us each."""
 COUNTED_ROWS: Final = 20_000
 """Rows up to which a word's chunks are counted, 0.02 us each; the counts of more frequent ones are the index's, scaled
 to the rows there are now. With a quarter of the rows removed, the most there may be, that moves a weight by 1 % at a
 word in a tenth of the rows."""
-_CHOSEN: Final = 2
+_CHOSEN: Final = 1.25
 """Times as many passages as are wanted are scored."""
 _SPARE: Final = 16
 _GROWTH: Final = 8
@@ -64,14 +64,24 @@ def candidates(
     if sum(words.holding(words_of) for words_of, _ in asked.values()) <= FEW_ROWS:
         return None
     scored = _scored(connection, vocabulary, head, words, asked)
-    found = _visible(connection, head, words, scored, where, _CHOSEN * wanted)
+    found = _visible(connection, head, words, scored, where, int(_CHOSEN * wanted))
     if found is None:
         return None
     rows, total = store_words.totals(connection, head.chunk_spec_id)
-    average = total / rows
-    return store_search.ranked([(bm25.score(scored, hit.reader.line(hit), average), place) for hit, place in found])[
-        :wanted
-    ]
+    ranked = store_search.ranked(
+        (bm25.score(scored, line, total / rows), place)
+        for reader in words.readers
+        for (_, place), line in _with_lines(reader, found)
+    )
+    return ranked[:wanted]
+
+
+_Found = tuple[WordHit, FoundPlace]
+
+
+def _with_lines(reader: WordReader, found: Sequence[_Found]) -> Iterable[tuple[_Found, str]]:
+    own = [one for one in found if one[0].reader is reader]
+    return zip(own, reader.lines(hit for hit, _ in own), strict=True)
 
 
 _Asked = dict[str, tuple[tuple[str, ...], bool]]
@@ -109,9 +119,9 @@ def _visible(
     scored: Sequence[ScoredTerm],
     where: Condition,
     wanted: int,
-) -> list[tuple[WordHit, store_search.FoundPlace]] | None:
-    """Return the best chunks that are visible and pass the filter, of `wanted` passages or all; None for far too many."""
-    asked, known = wanted + _SPARE, dict[int, store_search.FoundPlace]()
+) -> list[_Found] | None:
+    """Return the best chunks that are visible and pass the filter, of `wanted` passages; None for far too many."""
+    asked, known = wanted + _SPARE, dict[int, FoundPlace]()
     looked: set[int] = set()
     while asked <= _MOST:
         weights = [(term.words, term.usual) for term in scored]
