@@ -32,7 +32,7 @@ $(UV):
 	@touch $@
 
 .ragsvc/dev.stamp: .ragsvc/run.stamp
-	@$(UV) sync --quiet --locked --extra local --extra evaluate --inexact
+	@$(UV) sync --quiet --locked --extra local --extra evaluate --extra tantivy --inexact
 	@touch $@
 
 .ragsvc/setup.stamp: .ragsvc/run.stamp

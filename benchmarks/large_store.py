@@ -30,6 +30,8 @@ WORDS_A_CHUNK = 60
 CHUNKS_A_DOCUMENT = 10
 DOCUMENTS_A_CHANGE = 500
 SPEC = IndexSpec(EmbeddingSpec("made", 8), ChunkSpec(128, 0))
+NO_INDEX = 1 << 60
+"""Words are searched by FTS5 alone, unless a benchmark opens the collection otherwise."""
 FOLDERS = 100
 """Folders that the documents lie in, one after the other: a prefix of one lets 1 % pass."""
 
@@ -60,9 +62,9 @@ def ranks(rng: np.random.Generator, count: int, rarest: int = 0) -> npt.NDArray[
 def open_store(folder: Path) -> tuple[Collection, Source]:
     """Open the collection in `folder`, made if there is none, and its one source."""
     if (folder / "store.db").exists():
-        collection = Collection.open(folder)
+        collection = Collection.open(folder, word_rows=NO_INDEX)
     else:
-        collection = Collection.create(folder, "made00", SPEC)
+        collection = Collection.create(folder, "made00", SPEC, word_rows=NO_INDEX)
     return collection, collection.add_source("/made", "folder")
 
 

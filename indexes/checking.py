@@ -21,6 +21,7 @@ from indexes.segment_files import SegmentFiles
 from indexes.store import DatabaseError, Store
 from indexes.types import Segment
 from indexes.vector_map import Layout, remove
+from indexes.word_indexes import WordIndexes
 
 Level = Literal["problem", "repaired", "note"]
 _BATCH = 200
@@ -78,13 +79,13 @@ class _Check:
 
     def __init__(self, store: Store, folder: Path, *, repair: bool) -> None:
         self._store, self._folder, self._repair = store, folder, repair
-        self._files = SegmentFiles(store, folder)
+        self._files, self._word_files = SegmentFiles(store, folder), WordIndexes(store, folder)
 
     def findings(self) -> Iterator[Finding]:
         """Yield what is found. A step that can't be done for damage is a finding itself."""
         steps: tuple[Callable[[], Iterable[Finding]], ...] = (
             *(self._file, self._rows, self._texts, self._words, self._vectors),
-            *(self._segments, self._leftovers, self._retired, self._figures),
+            *(self._segments, self._word_indexes, self._leftovers, self._retired, self._figures),
         )
         said = set[Finding]()
         for step in steps:
@@ -249,6 +250,19 @@ class _Check:
         layout = Layout(head.spec.embedding.dimensions, first, segment.last_id)
         damaged = self._files.rows(spec_id, layout, segment.checksums, _ignore).damaged()
         return f"{len(damaged)} of the {layout.blocks} blocks of its exact vectors are damaged" if len(damaged) else ""
+
+    def _word_indexes(self) -> Iterator[Finding]:
+        """Compare the files of indexes of words with their list. One that is damaged is thrown away, not mended."""
+        for folder, why in self._word_files.wrong().items():
+            if self._repair:
+                self._word_files.drop(folder)
+                yield Finding("repaired", "word-index", f"words/{folder}", f"{why}: removed; it is built when used")
+            else:
+                yield problem("word-index", f"words/{folder}", why, f"{_REPAIR}; till then full text answers")
+        left = self._word_files.leftovers()
+        if left and self._repair:
+            self._word_files.remove_unlisted()
+        yield from (_leftover(f"words/{path.name}", repaired=self._repair) for path in left)
 
     def _leftovers(self) -> Iterator[Finding]:
         """Look for files that nothing names, unless somebody is building one just now."""

@@ -67,7 +67,7 @@ class WordSnapshot:
 class WordIndexes:
     """The indexes of words of one collection. Safe from many threads."""
 
-    def __init__(self, store: Store, folder: Path, least_rows: int) -> None:
+    def __init__(self, store: Store, folder: Path, least_rows: int = LEAST_ROWS) -> None:
         """There is an index from `least_rows` chunks on, where the extra is installed."""
         self._store, self._folder, self._least_rows = store, folder / "words", least_rows
         self._lock_path = folder / "locks" / "words.lock"
@@ -75,10 +75,12 @@ class WordIndexes:
         self._snapshot: WordSnapshot | None = None
         self._extending = threading.Lock()
         self._damaged: set[str] = set()
+        self._closing = False
         self._background = Background(self._renew)
 
     def close(self) -> None:
-        """Let a build end, for a while."""
+        """Break off a build of this process; what it wrote is removed by the next."""
+        self._closing = True
         self._background.close()
 
     def settle(self, seconds: float) -> bool:
@@ -179,6 +181,8 @@ class WordIndexes:
     def _loaded(self, listed: ListedWords) -> WordSnapshot | None:
         """Load an index once its checksums are right; what can't be used is to be built anew."""
         try:
+            if listed.version != VERSION:
+                _refuse("another release wrote it")
             _require_whole(self._folder, listed)
             reader = word_index.load(self._folder / listed.folder)
         except (OSError, StoreDamaged) as error:
@@ -276,12 +280,12 @@ class WordIndexes:
         return ListedWords(head.chunk_spec_id, name, last, rows, 0, VERSION, files)
 
     def _stored_lines(self, chunk_spec_id: int, after: int, last: int, purges: int) -> Iterator[tuple[int, str]]:
-        """Yield (chunk id, line), each batch in a transaction of its own; ends with Conflict where a purge begins."""
+        """Yield (chunk id, line), each batch in a transaction of its own. Raises Conflict where a purge begins."""
         lines = store_words.WordLines()
         while True:
             with self._store.read() as connection:
-                if store_garbage.last_purge(connection) != purges:
-                    raise Conflict("a document is purged while the index of words is built")
+                if self._closing or store_garbage.last_purge(connection) != purges:
+                    raise Conflict("the collection is closed, or a document purged, while the index of words is built")
                 rows = store_word_indexes.batch(connection, chunk_spec_id, after, last)
             if not rows:
                 return
@@ -326,12 +330,19 @@ class WordIndexes:
         self.remove_unlisted()
 
     def unlisted(self) -> list[Path]:
-        """Return the folders that no index has: left by builds that were killed, or of one that goes on."""
+        """Return what no index has: left by builds that were killed, or of one that goes on."""
         if not self._folder.exists():
             return []
         with self._store.read() as connection:
             known = store_word_indexes.folders(connection)
         return sorted(path for path in self._folder.iterdir() if path.name not in known)
+
+    def leftovers(self) -> list[Path]:
+        """Return the folders that killed builds left: none while somebody builds."""
+        if self.unlisted():
+            with suppress(Timeout), FileLock(self._lock_path, timeout=0, mode=0o600):
+                return self.unlisted()
+        return []
 
     def remove_unlisted(self) -> int:
         """Remove folders that no index has; return how many, 0 while another process is building."""
@@ -387,10 +398,12 @@ class _Counted:
             yield row
 
 
+def _refuse(why: str) -> None:
+    raise StoreDamaged(why)
+
+
 def _require_whole(folder: Path, listed: ListedWords) -> None:
-    """Compare release, sizes and checksums of all files with the list. Raises OSError or StoreDamaged."""
-    if listed.version != VERSION:
-        raise StoreDamaged("another release wrote it")
+    """Compare sizes and checksums of all files with the list. Raises OSError or StoreDamaged."""
     for name, (size, sha256) in listed.files.items():
         path = folder / listed.folder / name
         if path.stat().st_size != size or checksum(path) != sha256:

@@ -78,6 +78,7 @@ class House:
             lambda: new_spec(settings),
             delta_rows=settings.delta_rows,
             index_kind=settings.index_kind,
+            word_rows=settings.word_index_rows,
         )
         lanes = {**LANES, "ingest": replace(LANES["ingest"], concurrency=settings.embed_concurrency)}
         self._governor = Governor(lanes)

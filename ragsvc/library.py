@@ -15,6 +15,7 @@ from indexes.errors import NotFound, StoreError
 from indexes.failpoints import point
 from indexes.generations import AUTO
 from indexes.types import IndexSpec
+from indexes.word_indexes import LEAST_ROWS
 from ragsvc.errors import CollectionBusy, CollectionExists, UnknownCollection
 from ragsvc.service_store import CollectionRow, ServiceStore
 from ragsvc.settings import LOCAL_MODEL
@@ -42,11 +43,12 @@ class Library:
         *,
         delta_rows: int,
         index_kind: str = AUTO,
+        word_rows: int = LEAST_ROWS,
     ) -> None:
         """`new_spec` returns what the default collection is made with when it is first opened."""
         self._folder = data_dir / "collections"
         self._store, self._new_spec = store, new_spec
-        self._delta_rows, self._index_kind = delta_rows, index_kind
+        self._delta_rows, self._index_kind, self._word_rows = delta_rows, index_kind, word_rows
         self._open: dict[str, Collection] = {}  # by folder: after a restore the same name, or id, has another one
         self._lock = threading.Lock()
 
@@ -159,7 +161,10 @@ class Library:
                 self._close_gone()
                 try:
                     self._open[row.folder] = Collection.open(
-                        self._folder / row.folder, delta_rows=self._delta_rows, kind=self._index_kind
+                        self._folder / row.folder,
+                        delta_rows=self._delta_rows,
+                        kind=self._index_kind,
+                        word_rows=self._word_rows,
                     )
                     with suppress(OSError):  # of a removal that was killed before it began
                         (self._folder / row.folder / UNLISTED).unlink(missing_ok=True)

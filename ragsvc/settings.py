@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     embed_concurrency: int = Field(4, ge=1, le=64)
     delta_rows: int = Field(10_000, ge=1)
     index_kind: Literal["auto", "float16", "rabitq", "ivf-rabitq"] = "auto"
+    word_index_rows: int = Field(50_000, ge=1)
     keep_vectors_days: float = Field(30.0, ge=0, le=36_500)
     local_model_dir: Path | None = None
     local_blocklist: Path | None = None

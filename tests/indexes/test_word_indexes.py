@@ -1,7 +1,5 @@
 """The index of words outside SQLite: it finds and scores what FTS5 does, follows every change, and is only derived."""
 
-import logging
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,19 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import failpoints, store_word_indexes, word_index, word_indexes, word_search
-from indexes.checking import check
+from indexes import word_search
 from indexes.collection import Collection
-from indexes.errors import StorageFull, StoreDamaged
-from indexes.types import Comparison, Filter, Hit, Source
+from indexes.types import Comparison, Filter, Hit
 from tests.indexes.corpus import put, upsert
-from tests.indexes.specs import PAIRS, go_to
 
 pytest.importorskip("tantivy")
-VOCABULARY = (
-    *"alpha beta connect connected connection relational 3.11.7 v-1 1.1.1 foo_bar 東京 京都 naïve é".split(),
-    "the",
-)
+WORDS = "the alpha beta connect connected connection relational 3.11.7 v-1 1.1.1 foo_bar 東京 京都 naïve é"
+VOCABULARY = tuple(WORDS.split())
 LINE = st.lists(st.sampled_from(VOCABULARY), min_size=0, max_size=12).map(" ".join)
 QUERY = st.lists(st.sampled_from((*VOCABULARY, "unknown", "1.1", "bar")), min_size=1, max_size=6).map(" ".join)
 TEXT = st.lists(LINE, min_size=1, max_size=4).map(lambda lines: "\n".join(lines) + "\n")
