@@ -253,16 +253,16 @@ class _Check:
 
     def _word_indexes(self) -> Iterator[Finding]:
         """Compare the files of indexes of words with their list. One that is damaged is thrown away, not mended."""
+        left = self._word_files.leftovers()
+        if left and self._repair:
+            self._word_files.remove_unlisted()
+        yield from (_leftover(f"words/{path.name}", repaired=self._repair) for path in left)
         for folder, why in self._word_files.wrong().items():
             if self._repair:
                 self._word_files.drop(folder)
                 yield Finding("repaired", "word-index", f"words/{folder}", f"{why}: removed; it is built when used")
             else:
                 yield problem("word-index", f"words/{folder}", why, f"{_REPAIR}; till then full text answers")
-        left = self._word_files.leftovers()
-        if left and self._repair:
-            self._word_files.remove_unlisted()
-        yield from (_leftover(f"words/{path.name}", repaired=self._repair) for path in left)
 
     def _leftovers(self) -> Iterator[Finding]:
         """Look for files that nothing names, unless somebody is building one just now."""

@@ -155,7 +155,10 @@ class WordIndexes:
     # Beside the searches
 
     def _renew(self) -> bool:
-        """Load the index in service, build what is due; say whether there is nothing left to do."""
+        """Load the index in service, built first where that is due; say whether there is nothing left to do."""
+        return self._renewed() or (bool(self._damaged) and self._renewed())  # damage may show in loading it
+
+    def _renewed(self) -> bool:
         try:
             self.build_if_due(_OVERDUE * _DUE_ROWS)
         except IndexesError as error:
@@ -331,7 +334,7 @@ class WordIndexes:
 
     def unlisted(self) -> list[Path]:
         """Return what no index has: left by builds that were killed, or of one that goes on."""
-        if not self._folder.exists():
+        if not self._folder.is_dir():
             return []
         with self._store.read() as connection:
             known = store_word_indexes.folders(connection)
@@ -346,10 +349,11 @@ class WordIndexes:
 
     def remove_unlisted(self) -> int:
         """Remove folders that no index has; return how many, 0 while another process is building."""
-        if not self.unlisted():
+        left = self.unlisted()
+        if not left:
             return 0
         with self._building() as mine:
-            return self._remove_unlisted() if mine else 0
+            return len(left) if mine else 0
 
     def _remove_unlisted(self) -> int:
         left = self.unlisted()

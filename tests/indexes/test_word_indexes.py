@@ -1,5 +1,7 @@
 """The index of words outside SQLite: it finds and scores what FTS5 does, follows every change, and is only derived."""
 
+import logging
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import word_search
+from indexes import failpoints, store_backup, store_word_indexes, word_index, word_indexes, word_search
+from indexes.checking import check
 from indexes.collection import Collection
-from indexes.types import Comparison, Filter, Hit
+from indexes.errors import StorageFull, StoreDamaged
+from indexes.types import Comparison, Filter, Hit, Source
 from tests.indexes.corpus import put, upsert
+from tests.indexes.specs import PAIRS, go_to
 
 pytest.importorskip("tantivy")
 WORDS = "the alpha beta connect connected connection relational 3.11.7 v-1 1.1.1 foo_bar 東京 京都 naïve é"
@@ -138,3 +143,339 @@ def test_the_index_answers_as_full_text_does(
     finally:
         collection.close()
         shutil.rmtree(folder.parent)
+
+
+def fill(collection: Collection, source: Source, count: int, first: int = 0, word: str = "alpha") -> list[str]:
+    """Put documents of two chunks each: `word` in the first, `beta` in the second; return their ids."""
+    texts = [upsert(f"{n:04}", f"{word} number{n} connected\nbeta number{n}\n") for n in range(first, first + count)]
+    return list(put(collection, source, *texts).values())
+
+
+def folders(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "words").iterdir())
+
+
+def test_new_and_removed_chunks_count_at_once(folder: Path, collection: Collection, source: Source) -> None:
+    """What is added is found by the next search, what is removed is not, and no file is written for it."""
+    ids = fill(collection, source, 20)
+    ready(collection)
+    before = folders(folder)
+    fill(collection, source, 3, 20, "gamma")
+    collection.remove_document(ids[0])
+    agree(collection, "gamma connected number0")
+    assert [hit.path for hit in by_index(collection, "gamma")] == ["0020", "0021", "0022"]
+    assert folders(folder) == before
+
+
+def test_many_new_chunks_are_taken_up_beside_the_searches(
+    collection: Collection, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search takes a few new chunks itself; with more, full text answers until the background thread has them."""
+    fill(collection, source, 5)
+    ready(collection)
+    monkeypatch.setattr(word_indexes, "_AT_ONCE", 4)
+    fill(collection, source, 2, 5)
+    assert served(collection)
+    fill(collection, source, 10, 7, "gamma")
+    assert not served(collection)
+    assert len(collection.search("gamma", None, 50, "lexical").hits) == 10
+    assert collection.settle()
+    agree(collection, "gamma alpha")
+
+
+def test_an_index_is_extended_by_what_is_newer(folder: Path, collection: Collection, source: Source) -> None:
+    """The files that stay are the same files; where a quarter of its chunks is gone, it is written anew."""
+    ids = fill(collection, source, 20)
+    ready(collection)
+    (first,) = folders(folder)
+    inodes = {path.stat().st_ino for path in (folder / "words" / first).iterdir()}
+    fill(collection, source, 5, 20, "gamma")
+    assert collection._words.build()
+    (second,) = folders(folder)
+    assert second != first
+    kept = inodes & {path.stat().st_ino for path in (folder / "words" / second).iterdir()}
+    assert kept
+    ready(collection)
+    assert [reader.rows for reader in collection._words._snapshot.readers] == [50]
+    agree(collection, "gamma alpha")
+    for document_id in ids:
+        collection.remove_document(document_id)
+    assert collection._words.build()
+    ready(collection)
+    assert [reader.rows for reader in collection._words._snapshot.readers] == [10]
+    agree(collection, "gamma alpha")
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "flip": _flip,
+    "truncate": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "grow": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "remove": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("kind", [".idx", ".term", ".pos", ".store", ".fast", ".fieldnorm", "meta.json"])
+@pytest.mark.parametrize("damage", sorted(DAMAGES))
+def test_damaged_files_are_built_anew(
+    folder: Path, collection: Collection, source: Source, damage: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Answers are right at once, a line is logged, and the index comes back by itself."""
+    fill(collection, source, 8)
+    ready(collection)
+    expected = by_full_text(collection, "alpha beta")
+    collection.close()
+    for path in (folder / "words").glob(f"*/*{kind}"):
+        DAMAGES[damage](path)
+    with Collection.open(folder, word_rows=1) as again, caplog.at_level(logging.WARNING):
+        same(again.search("alpha beta", None, 10, "lexical").hits, expected)
+        for _ in range(100):
+            assert again.settle()
+            if served(again):
+                break
+        same(by_index(again, "alpha beta"), expected)
+    assert "is built anew" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["folder", "all", "version"])
+def test_missing_and_foreign_indexes_are_built_anew(
+    folder: Path, collection: Collection, source: Source, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So they are where the folder is gone, where all of them are, and where another release wrote them."""
+    fill(collection, source, 8)
+    ready(collection)
+    expected = by_full_text(collection, "alpha beta")
+    collection.close()
+    if what == "version":
+        monkeypatch.setattr(word_indexes, "VERSION", "another")
+    else:
+        shutil.rmtree(folder / "words" if what == "all" else next((folder / "words").iterdir()))
+    with Collection.open(folder, word_rows=1) as again:
+        same(again.search("alpha beta", None, 10, "lexical").hits, expected)
+        for _ in range(100):
+            assert again.settle()
+            if served(again):
+                break
+        same(by_index(again, "alpha beta"), expected)
+
+
+def test_an_index_that_fails_in_a_search_is_built_anew(
+    collection: Collection, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The very search that meets the damage is answered by full text."""
+    fill(collection, source, 8)
+    ready(collection)
+
+    def broken(*_: object) -> list[str]:
+        raise StoreDamaged("a page is bad")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(word_index.WordReader, "lines", broken)
+        assert len(collection.search("alpha", None, 50, "lexical").hits) == 8
+    ready(collection)
+    agree(collection, "alpha")
+
+
+def test_a_purged_word_is_in_no_file(folder: Path, collection: Collection, source: Source) -> None:
+    """Not in the index, not in what another process still lists; and what is left is found as before."""
+    fill(collection, source, 5)
+    (purged,) = put(collection, source, upsert("secret", "alpha xyzzyplugh\n")).values()
+    ready(collection)
+    holding = [path for path in folder.rglob("*") if path.is_file() and b"xyzzyplugh" in path.read_bytes()]
+    assert any(path.parent.parent.name == "words" for path in holding)
+    collection.begin_purge(purged)
+    purge = collection.erase_purged(purged)
+    collection.end_purge(purge)
+    ready(collection)
+    agree(collection, "alpha xyzzyplugh")
+    collection.close()
+    assert [path for path in folder.rglob("*") if path.is_file() and b"xyzzyplugh" in path.read_bytes()] == []
+
+
+def test_a_build_that_a_purge_meets_is_broken_off(folder: Path, collection: Collection, source: Source) -> None:
+    """What it had read may hold the purged words: it publishes nothing, and leaves nothing."""
+    fill(collection, source, 5)
+    (purged,) = put(collection, source, upsert("secret", "alpha xyzzyplugh\n")).values()
+
+    def hook(name: str) -> None:
+        if name == "words.publish":
+            failpoints.install(None)
+            collection.begin_purge(purged)
+
+    failpoints.install(hook)
+    try:
+        assert not collection.fold_if_due()
+    finally:
+        failpoints.install(None)
+    purge = collection.erase_purged(purged)
+    collection.end_purge(purge)
+    assert folders(folder) == []
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def test_a_kill_at_any_step_of_a_build_costs_nothing(folder: Path, collection: Collection, source: Source) -> None:
+    """At step n, for n = 1, 2, 3 ...: the answers stay right, and the next build completes and clears up."""
+    fill(collection, source, 6)
+    ready(collection)
+    reached = 0
+    for number in range(1, 100):
+        fill(collection, source, 1, 100 + number, "gamma")
+        seen: list[str] = []
+
+        def hook(name: str, number: int = number, seen: list[str] = seen) -> None:
+            seen.append(name)
+            if len(seen) == number:
+                raise Killed(name)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # who is dead removes nothing
+            failpoints.install(hook)
+            try:
+                collection._words.build()
+            except Killed:
+                reached += 1
+            finally:
+                failpoints.install(None)
+        if len(seen) < number:
+            break
+        with Collection.open(folder, word_rows=1) as other:
+            assert len(other.search("gamma", None, 200, "lexical").hits) == number
+            assert other._words.build()
+            ready(other)
+            agree(other, "gamma alpha")
+            assert len(folders(folder)) == 1
+    assert reached >= 8
+
+
+def test_one_builder_at_a_time(folder: Path, collection: Collection, source: Source) -> None:
+    """Where somebody builds, nothing is built and nothing of theirs is removed."""
+    fill(collection, source, 6)
+    with collection._words._building() as mine:
+        assert mine
+        (folder / "words" / "theirs.tmp").mkdir()
+        with Collection.open(folder, word_rows=1) as other:
+            assert not other._words.build()
+            assert other._words.remove_unlisted() == 0
+            assert other._words.leftovers() == []
+    assert collection._words.remove_unlisted() == 1
+
+
+def test_without_room_full_text_answers(folder: Path, collection: Collection, source: Source) -> None:
+    """A folder that can't be made is a typed error for who builds, and a log line for who searches."""
+    (folder / "words").write_text("in the way")
+    fill(collection, source, 6)
+    with pytest.raises(StorageFull):
+        collection._words.build()
+    assert len(collection.search("alpha", None, 50, "lexical").hits) == 6
+
+
+def test_without_the_extra_all_is_as_before(
+    folder: Path, collection: Collection, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store with an index opens, changes and answers; with the extra again, the index follows what was changed."""
+    ids = fill(collection, source, 6)
+    ready(collection)
+    collection.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(word_index, "is_installed", lambda: False)
+        with Collection.open(folder, word_rows=1) as without:
+            fill(without, source, 2, 50, "gamma")
+            without.remove_document(ids[0])
+            assert not served(without)
+            assert not without._words.build_if_due(1)
+            assert len(without.search("alpha gamma", None, 50, "lexical").hits) == 7
+    with Collection.open(folder, word_rows=1) as again:
+        assert again.settle()
+        agree(again, "alpha gamma")
+
+
+def test_another_chunk_spec_has_an_index_of_its_own(folder: Path, collection: Collection, source: Source) -> None:
+    """A new generation is searched by full text until its index is built; the old one goes with its words."""
+    fill(collection, source, 6)
+    ready(collection)
+    go_to(collection, PAIRS)
+    assert len(collection.search("alpha", None, 50, "lexical").hits) == 6
+    ready(collection)
+    agree(collection, "alpha beta")
+    assert len(folders(folder)) == 2
+    assert collection.rollback() == 1
+    ready(collection)
+    agree(collection, "alpha beta")
+
+
+def test_an_index_is_for_transactions_that_it_covers(collection: Collection, source: Source) -> None:
+    """A transaction that began before the last change is answered by full text: the index may lack what it sees."""
+    fill(collection, source, 6)
+    ready(collection)
+    with collection._store.read() as connection:
+        head = collection._head()
+        fill(collection, source, 1, 50)
+        assert served(collection)
+        assert collection._words.serving(connection, head) is None
+
+
+def test_filters_that_pass_little_are_filled_up(
+    collection: Collection, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A filtered search keeps its k; where next to nothing passes, full text looks."""
+    fill(collection, source, 400)
+    ready(collection)
+    agree(collection, "alpha connected beta", Comparison("path", "gte", "0390"))
+    monkeypatch.setattr(word_search, "_MOST", 100)
+    hits = collection.search("alpha connected", None, 50, "lexical", Comparison("path", "gte", "0395")).hits
+    assert len(hits) == 5
+
+
+def test_frequent_words_are_counted_about(
+    collection: Collection, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above a limit counts are the index's, scaled to the rows there are: exact while nothing was removed."""
+    ids = fill(collection, source, 40)
+    ready(collection)
+    monkeypatch.setattr(word_search, "COUNTED_ROWS", 3)
+    agree(collection, "alpha beta number7")
+    for document_id in ids[:4]:
+        collection.remove_document(document_id)
+    expected = by_full_text(collection, "beta number7 alpha", 5)
+    found = by_index(collection, "beta number7 alpha", 5)
+    assert found[0].text == expected[0].text
+    assert found[0].score == pytest.approx(expected[0].score, rel=0.05)
+
+
+def test_the_doctor_knows_of_it(folder: Path, collection: Collection, source: Source) -> None:
+    """A whole index and none are fine; a damaged one is a problem that `--repair` ends, a leftover a note."""
+    fill(collection, source, 6)
+    ready(collection)
+    collection.close()
+    assert [finding for finding in check(folder) if finding.level != "note"] == []
+    _flip(next((folder / "words").glob("*/*.idx")))
+    (folder / "words" / "left.tmp").mkdir()
+    assert {(one.level, one.kind) for one in check(folder)} == {("problem", "word-index"), ("note", "leftover")}
+    assert {(one.level, one.kind) for one in check(folder, repair=True)} == {
+        ("repaired", "word-index"),
+        ("repaired", "leftover"),
+    }
+    assert check(folder) == []
+    assert folders(folder) == []
+
+
+def test_a_backup_has_none(folder: Path, collection: Collection, source: Source, tmp_path: Path) -> None:
+    """What is restored lists no index, and builds one of its own."""
+    fill(collection, source, 6)
+    ready(collection)
+    collection.backup(tmp_path / "backup")
+    (tmp_path / "restored").mkdir()
+    store_backup.install(tmp_path / "backup", tmp_path / "restored", "abc123")
+    with Collection.open(tmp_path / "restored", word_rows=1) as restored:
+        with restored._store.read() as connection:
+            assert store_word_indexes.folders(connection) == frozenset()
+        ready(restored)
+        agree(restored, "alpha")
