@@ -4,7 +4,7 @@ import logging
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -28,7 +28,7 @@ from indexes import (
     word_indexes,
 )
 from indexes.background import Background
-from indexes.errors import Conflict, IndexesError, InvalidVectors, SpecMismatch, StoreNotFound
+from indexes.errors import Conflict, IndexesError, InvalidVectors, SpecMismatch, StoreDamaged, StoreNotFound
 from indexes.failpoints import point
 from indexes.garbage import GarbageReport
 from indexes.generations import AUTO, Segments
@@ -329,8 +329,10 @@ class Collection:
 
         The index of words is brought up to now where that is due.
         """
-        with suppress(Conflict):  # a purge: the next call does it
+        try:
             self._words.build_if_due()
+        except (Conflict, StoreDamaged) as error:
+            log.warning("the index of words is not built now (%s); full text answers", error)
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             last = last_row(store_vectors.segments(connection, head.generation))
@@ -396,6 +398,7 @@ class Collection:
         In several transactions; what a kill leaves, the next call takes.
         """
         publishing.drop_retired(self._store)
+        self._words.remove_unlisted()
 
     def unembedded(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
         """Return visible documents with chunks under `spec` that have no vector, a page of them, with those chunks."""
