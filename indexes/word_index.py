@@ -133,34 +133,38 @@ def load(folder: Path) -> WordReader:
     return WordReader(index)
 
 
-def add(folder: Path, rows: Iterable[tuple[int, str]]) -> None:
-    """Add (chunk id, its line) to the index in `folder`, made where there is none; only its own files are left there.
+def add(folder: Path, rows: Iterable[tuple[int, str]]) -> int:
+    """Add (chunk id, its line) to the index in `folder`, made where there is none, and return how many there were.
 
-    Files that were there are not changed, only left out, so they may be links. Raises StorageFull.
+    Only the index's own files are left there. None of before is changed but REWRITTEN, so they may be links. Raises
+    StorageFull.
     """
     import tantivy
 
     with _no_room(folder):
-        _write(tantivy.Index(_schema(), str(folder)), rows, _BUFFER_BYTES)
+        added = _write(tantivy.Index(_schema(), str(folder)), rows, _BUFFER_BYTES)
     parts = {part["segment_id"].replace("-", "") for part in json.loads((folder / _META).read_bytes())["segments"]}
     for path in folder.iterdir():
         if path.name not in REWRITTEN and path.name.split(".")[0] not in parts:
             path.unlink()
+    return added
 
 
-def _write(index: "tantivy.Index", rows: Iterable[tuple[int, str]], buffer_bytes: int) -> None:
+def _write(index: "tantivy.Index", rows: Iterable[tuple[int, str]], buffer_bytes: int) -> int:
     import tantivy
 
-    writer = index.writer(heap_size=buffer_bytes, num_threads=1)
+    writer, count = index.writer(heap_size=buffer_bytes, num_threads=1), 0
     try:
         for chunk_id, line in rows:
             document = tantivy.Document()
             document.add_unsigned(_ID, chunk_id)
             document.add_text(_WORDS, line)
             writer.add_document(document)
+            count += 1
         writer.commit()
     finally:
         writer.wait_merging_threads()
+    return count
 
 
 def _schema() -> "tantivy.Schema":

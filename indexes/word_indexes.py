@@ -8,7 +8,6 @@ FTS5 answers. One builder at a time, by `locks/words.lock`.
 """
 
 import logging
-import os
 import secrets
 import shutil
 import threading
@@ -20,15 +19,14 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from indexes import lexical, store_garbage, store_vectors, store_word_indexes, store_words, word_index
+from indexes import lexical, store_garbage, store_vectors, store_word_indexes, store_words, word_files, word_index
 from indexes.background import Background
 from indexes.errors import Conflict, IndexesError, StorageFull, StoreBusy, StoreDamaged
 from indexes.failpoints import point
-from indexes.segment_files import checksum
 from indexes.store import BUSY_SECONDS, Connection, Store, file_bytes, sync_folder
 from indexes.store_vectors import Head
 from indexes.store_word_indexes import ListedWords
-from indexes.word_index import REWRITTEN, WordReader, WordsInMemory
+from indexes.word_index import WordReader, WordsInMemory
 
 LEAST_ROWS: Final = 50_000
 """Chunks from which there is an index of words."""
@@ -184,9 +182,8 @@ class WordIndexes:
     def _loaded(self, listed: ListedWords) -> WordSnapshot | None:
         """Load an index once its checksums are right; what can't be used is to be built anew."""
         try:
-            if listed.version != VERSION:
-                _refuse("another release wrote it")
-            _require_whole(self._folder, listed)
+            word_files.require_version(listed.version, VERSION)
+            word_files.require_whole(self._folder / listed.folder, listed.files)
             reader = word_index.load(self._folder / listed.folder)
         except (OSError, StoreDamaged) as error:
             log.warning("the index of words %s can't be used (%s): it is built anew", listed.folder, error)
@@ -248,7 +245,7 @@ class WordIndexes:
         if removed > _REMOVED * old.rows:
             return False
         try:
-            _require_whole(self._folder, old)
+            word_files.require_whole(self._folder / old.folder, old.files)
         except (OSError, StoreDamaged) as error:
             log.warning("the index of words %s is built anew: %s", old.folder, error)
             return False
@@ -262,14 +259,13 @@ class WordIndexes:
             point("words.begin")
             beside.mkdir(mode=0o700)
             if old is not None:
-                _link(self._folder / old.folder, beside, old)
-            counted = _Counted()
+                word_files.link(self._folder / old.folder, beside, old.files)
             after = old.last_id if old is not None else 0
             point("words.save")
-            word_index.add(beside, counted.all_of(self._stored_lines(head.chunk_spec_id, after, last, purges)))
+            added = word_index.add(beside, self._stored_lines(head.chunk_spec_id, after, last, purges))
             point("words.sync")
-            files = _files(beside, {} if old is None else dict(old.files))
-            rows = counted.rows + (0 if old is None else old.rows)
+            files = word_files.made_durable(beside, {} if old is None else old.files)
+            rows = added + (0 if old is None else old.rows)
             if word_index.load(beside).rows != rows:
                 raise StorageFull(f"{beside} does not hold the {rows} chunks that were written; check the disk")
             point("words.rename")
@@ -320,7 +316,7 @@ class WordIndexes:
         with self._store.read() as connection:
             for listed in store_word_indexes.all_listed(connection):
                 try:
-                    _require_whole(self._folder, listed)
+                    word_files.require_whole(self._folder / listed.folder, listed.files)
                 except (OSError, StoreDamaged) as error:
                     found[listed.folder] = str(error)
         return found
@@ -388,57 +384,3 @@ class WordIndexes:
 
 def _named(rows: Sequence[tuple[int, str]], lines: store_words.WordLines) -> Iterable[tuple[int, str]]:
     return zip((chunk_id for chunk_id, _ in rows), lines.lines(text for _, text in rows), strict=True)
-
-
-class _Counted:
-    """Counts rows that pass through."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-
-    def all_of(self, rows: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-        for row in rows:
-            self.rows += 1
-            yield row
-
-
-def _refuse(why: str) -> None:
-    raise StoreDamaged(why)
-
-
-def _require_whole(folder: Path, listed: ListedWords) -> None:
-    """Compare sizes and checksums of all files with the list. Raises OSError or StoreDamaged."""
-    for name, (size, sha256) in listed.files.items():
-        path = folder / listed.folder / name
-        if path.stat().st_size != size or checksum(path) != sha256:
-            raise StoreDamaged(f"the checksum of {name} is another one")
-
-
-def _link(source: Path, target: Path, old: ListedWords) -> None:
-    """Put the files of an index into another folder; those that are never written again as links."""
-    for name in old.files:
-        if name not in REWRITTEN:
-            try:
-                os.link(source / name, target / name)
-                continue
-            except OSError:
-                log.debug("no hard links here: %s is copied", name)
-        shutil.copyfile(source / name, target / name)
-
-
-def _files(folder: Path, known: dict[str, tuple[int, str]]) -> dict[str, tuple[int, str]]:
-    """Make the files of a folder durable and return their sizes and checksums; what is known and kept is not read."""
-    files = {}
-    for path in sorted(folder.iterdir()):
-        if path.name in known and path.name not in REWRITTEN:
-            files[path.name] = known[path.name]
-            continue
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            os.fchmod(descriptor, 0o600)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        files[path.name] = path.stat().st_size, checksum(path)
-    sync_folder(folder)
-    return files
