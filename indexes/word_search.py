@@ -23,13 +23,14 @@ FEW_ROWS: Final = 2_500
 """Rows that hold any of the words, summed, up to which FTS5 is as fast and scores all of them: 1 us each."""
 COUNTED_ROWS: Final = 20_000
 """Rows up to which a word's chunks are counted, 0.02 us each; the counts of more frequent ones are the index's, scaled
-to the rows there are now. With a quarter of the rows removed, the most there may be, that moves a weight by 1 % at a
-word in a tenth of the rows."""
+to the rows there are now: right where removed chunks held the word as often as the others, at most a quarter off."""
 _CHOSEN: Final = 1.25
 """Times as many passages as are wanted are scored."""
 _SPARE: Final = 16
 _GROWTH: Final = 1.5
 """Times as many chunks as should do are asked for when a filter, or removals, left too few of the first."""
+_LEAP: Final = 8
+"""Times as many, where none of the first is left."""
 _MOST: Final = 10_000
 """Chunks looked at, 5 us each: where a filter passes fewer than one in a hundred, FTS5 answers as fast."""
 
@@ -140,5 +141,5 @@ def _visible(
         passages = len({place.text_hash for _, place in found})
         if len(hits) < asked or passages >= wanted:
             return found[: 2 * wanted]
-        asked = math.ceil(_GROWTH * asked * wanted / max(1, passages))
+        asked = math.ceil(_GROWTH * asked * wanted / passages) if passages else _LEAP * asked
     return None
