@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.conftest import shared_data
-from tests.e2e.processes import ROOT, Ragsvc, Server
+from tests.e2e.processes import ROOT, Ragsvc, Server, openai
 from tests.openai_fake import OpenAIFake
 from tests.ragsvc.followup_cases import ELSEWHERE, FASTAPI, OWN, Case, turns
 
@@ -156,8 +156,7 @@ def server(tmp_path_factory, upstream):
     folder = tmp_path_factory.mktemp("docs")
     (folder / "pumps.md").write_text(GUIDE, encoding="utf-8")
     (folder / "valves.md").write_text(VALVES, encoding="utf-8")
-    settings = {"OPENAI_API_KEY": upstream.key, "OPENAI_BASE_URL": upstream.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
-    ragsvc = Ragsvc(tmp_path_factory.mktemp("data"), settings)
+    ragsvc = Ragsvc(tmp_path_factory.mktemp("data"), openai(upstream))
     ragsvc.index(folder)
     with ragsvc.serve() as server:
         yield server

@@ -29,18 +29,6 @@ OTHER = IndexSpec(EmbeddingSpec("text-embedding-3-small", 512), ChunkSpec(32, 4)
 
 
 @pytest.fixture
-def fake():
-    with OpenAIFake() as fake:
-        yield fake
-
-
-@pytest.fixture
-def ragsvc(tmp_path, fake):
-    settings = {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
-    return Ragsvc(tmp_path / "data", settings)
-
-
-@pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "docs"
     folder.mkdir()

@@ -161,12 +161,6 @@ def fake() -> Iterator[Holding]:
         fake.free.set()
 
 
-@pytest.fixture
-def ragsvc(tmp_path: Path, fake: Holding) -> Ragsvc:
-    settings = {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
-    return Ragsvc(tmp_path / "data", settings)
-
-
 def documents(tmp_path: Path, name: str, count: int = 3) -> Path:
     folder = tmp_path / name
     folder.mkdir()
