@@ -22,7 +22,8 @@ from indexes.errors import IndexesError, StorageFull, StoreBusy, StoreDamaged
 from indexes.failpoints import point
 from indexes.segment_files import SegmentFiles, checksum, kinds
 from indexes.snapshots import last_row, sample
-from indexes.store import BUSY_SECONDS, Connection, Store, sync_folder
+from indexes.store import BUSY_SECONDS, Connection, Store
+from indexes.store_files import sync_folder
 from indexes.store_vectors import Head
 from indexes.tiers import merge_from
 from indexes.types import IdArray, Segment

@@ -8,7 +8,7 @@ from typing import Literal
 
 from indexes.errors import StorageFull, StoreBusy, StoreError
 from indexes.failpoints import point
-from indexes.store import make_database_file, patiently, read_still
+from indexes.store_files import make_database_file, patiently, read_still
 from ragsvc.errors import ConfigurationError, NoStorage, StorageBusy, StorageFailed
 from ragsvc.service_migrations import APPLICATION_ID, PAGE_SIZE, SCHEMA_VERSION, STEPS
 

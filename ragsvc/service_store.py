@@ -17,7 +17,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from indexes.errors import NO_STORAGE, StorageFull, StoreBusy, StoreDamaged
-from indexes.store import erased_slack
+from indexes.store_files import erased_slack
 from indexes.store_still import is_still
 from ragsvc.errors import (
     BadRequest,
