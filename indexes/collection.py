@@ -420,7 +420,7 @@ class Collection:
     def _is_stale(self, head: Head) -> bool:
         snapshot = self._snapshot
         return bool(self._damaged) or (
-            snapshot is not None and (snapshot.head.revision < head.revision or self._is_overdue(snapshot))
+            snapshot is not None and (not snapshots.is_of(snapshot, head) or self._is_overdue(snapshot))
         )
 
     def _is_overdue(self, snapshot: Snapshot) -> bool:
@@ -433,16 +433,23 @@ class Collection:
     def _snapshot_for(self, connection: Connection, head: Head) -> Snapshot:
         """Return what holds at least all that a transaction with this head sees. More than that does no harm.
 
-        New rows are added here; another list of segments for the same rows is loaded by the background thread.
+        New rows are added here; another list of segments for the same rows, also that of another generation of the same
+        embedding, is loaded by the background thread. The first load, and one for another embedding, are waited for:
+        nothing in memory has a row of it, and to look through the store instead takes longer than to load them.
         """
         snapshot = self._snapshot
-        if snapshot is not None and _covers(snapshot, head):
+        if snapshot is not None and snapshots.covers(snapshot, head):
             return snapshot
         with self._refreshing:
             snapshot = self._snapshot
-            if snapshot is None or snapshot.head.generation != head.generation:
-                snapshot = self._loaded(connection, head, None)
-            elif not _covers(snapshot, head):
+            if snapshot is None or not snapshots.serves(snapshot, head):
+                loaded = self._loaded(connection, head, None)
+                if snapshot is not None and snapshot.head.changes > head.changes:
+                    return (
+                        loaded  # a search that began before the other embedding was published: the next ones need that
+                    )
+                snapshot = loaded
+            elif not snapshots.covers(snapshot, head):
                 snapshot = snapshots.extended(connection, head, snapshot)
             self._snapshot = snapshot
             return snapshot
@@ -468,9 +475,11 @@ class Collection:
             return rebuilt
         with self._store.read() as connection:
             head = store_vectors.head(connection)
-            if mended or overdue or known.head.revision < head.revision:
-                same, before = known.head.generation == head.generation, self._damaged.copy()
+            if mended or overdue or not snapshots.is_of(known, head):
+                same, before = snapshots.serves(known, head), self._damaged.copy()
                 renewed = self._loaded(connection, head, snapshots.without(known, mended) if same else None)
+                if known.head.generation != head.generation:
+                    self._remembered.visibility.load(connection, head)
                 # What is in memory has the same rows: it is not given up for files that can't be read just now.
                 if not same or overdue or self._damaged <= before:
                     self._replace(known, renewed)
@@ -478,10 +487,10 @@ class Collection:
         return rebuilt and not self._damaged and not self._is_overdue(known)
 
     def _replace(self, known: Snapshot, renewed: Snapshot) -> None:
-        """Serve `renewed`, unless searches went over to another generation while it was loaded."""
+        """Serve `renewed`, unless searches went over to another embedding while it was loaded."""
         with self._refreshing:
             current = self._snapshot
-            if current is None or current.head.generation in (known.head.generation, renewed.head.generation):
+            if current is None or any(snapshots.serves(current, one.head) for one in (known, renewed)):
                 self._snapshot = renewed
 
     def documents(
@@ -542,10 +551,6 @@ class Collection:
         """Return all generations with their segments, oldest first."""
         with self._store.read() as connection:
             return store_vectors.generations(connection)
-
-
-def _covers(snapshot: Snapshot, head: Head) -> bool:
-    return snapshot.head.generation == head.generation and snapshot.head.last_vector_id >= head.last_vector_id
 
 
 def _initialise(store: Store, collection_id: str, spec: IndexSpec) -> None:
