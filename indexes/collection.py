@@ -340,13 +340,14 @@ class Collection:
         """
         return publishing.add_cuts(self._store, spec, cuts)
 
-    def publish(self, spec: IndexSpec) -> int | None:
+    def publish(self, spec: IndexSpec, recut: publishing.Recut | None = None) -> int | None:
         """Put another IndexSpec in service, in one transaction, and return the number of its generation, a new one.
 
-        Returns None where documents are not cut by it yet: nothing was changed. `spec` in service already is left as
-        it is. Generations beyond the last two before it are dropped. Raises StoreBusy where another process builds.
+        Returns None where documents are not cut by it yet and no `recut` is given to cut the last ones: nothing was
+        changed. `spec` in service already is left as it is. Generations beyond the last two before it are dropped.
+        Raises StoreBusy where another process builds.
         """
-        return publishing.publish(self._store, self._segments, spec, self._most_rows(spec.embedding))
+        return publishing.publish(self._store, self._segments, spec, self._most_rows(spec.embedding), recut)
 
     def rollback(self, number: int | None = None) -> int | None:
         """Serve a kept generation again, in one transaction, and return its number; by default the older one.
