@@ -303,7 +303,10 @@ class Collection:
         garbage.end_purge(self._store, self._folder, purge)
 
     def fold_if_due(self) -> bool:
-        """Turn the delta into a segment when it has grown past its limit; say whether it did."""
+        """Turn the delta into a segment when it has grown past its limit; say whether it did.
+
+        Where others change the segments meanwhile, or write for long, it did not: it is due again, and nothing is lost.
+        """
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             last = last_row(store_vectors.segments(connection, head.generation))
@@ -313,7 +316,11 @@ class Collection:
                 return False
             if store_vectors.count_vectors(connection, head.embedding_spec_id, last) < limit:
                 return False
-        return self._segments.fold()
+        try:
+            return self._segments.fold()
+        except Conflict as error:
+            log.info("the delta was not folded (%s); it is tried again", error)
+            return False
 
     def _most_rows(self, spec: EmbeddingSpec) -> int:
         return min(self._delta_rows, max(1, DELTA_BYTES // (4 * spec.dimensions)))
