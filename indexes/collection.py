@@ -303,7 +303,10 @@ class Collection:
         garbage.end_purge(self._store, self._folder, purge)
 
     def fold_if_due(self) -> bool:
-        """Turn the delta into a segment when it has grown past its limit; say whether it did."""
+        """Turn the delta into a segment when it has grown past its limit; say whether it did.
+
+        Where others change the segments meanwhile, or write for long, it did not: it is due again, and nothing is lost.
+        """
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             last = last_row(store_vectors.segments(connection, head.generation))
@@ -313,7 +316,11 @@ class Collection:
                 return False
             if store_vectors.count_vectors(connection, head.embedding_spec_id, last) < limit:
                 return False
-        return self._segments.fold()
+        try:
+            return self._segments.fold()
+        except Conflict as error:
+            log.info("the delta was not folded (%s); it is tried again", error)
+            return False
 
     def _most_rows(self, spec: EmbeddingSpec) -> int:
         return min(self._delta_rows, max(1, DELTA_BYTES // (4 * spec.dimensions)))
@@ -340,13 +347,14 @@ class Collection:
         """
         return publishing.add_cuts(self._store, spec, cuts)
 
-    def publish(self, spec: IndexSpec) -> int | None:
+    def publish(self, spec: IndexSpec, recut: publishing.Recut | None = None) -> int | None:
         """Put another IndexSpec in service, in one transaction, and return the number of its generation, a new one.
 
-        Returns None where documents are not cut by it yet: nothing was changed. `spec` in service already is left as
-        it is. Generations beyond the last two before it are dropped. Raises StoreBusy where another process builds.
+        Returns None where documents are not cut by it yet and no `recut` is given to cut the last ones: nothing was
+        changed. `spec` in service already is left as it is. Generations beyond the last two before it are dropped.
+        Raises StoreBusy where another process builds.
         """
-        return publishing.publish(self._store, self._segments, spec, self._most_rows(spec.embedding))
+        return publishing.publish(self._store, self._segments, spec, self._most_rows(spec.embedding), recut)
 
     def rollback(self, number: int | None = None) -> int | None:
         """Serve a kept generation again, in one transaction, and return its number; by default the older one.
@@ -420,7 +428,7 @@ class Collection:
     def _is_stale(self, head: Head) -> bool:
         snapshot = self._snapshot
         return bool(self._damaged) or (
-            snapshot is not None and (snapshot.head.revision < head.revision or self._is_overdue(snapshot))
+            snapshot is not None and (not snapshots.is_of(snapshot, head) or self._is_overdue(snapshot))
         )
 
     def _is_overdue(self, snapshot: Snapshot) -> bool:
@@ -433,16 +441,23 @@ class Collection:
     def _snapshot_for(self, connection: Connection, head: Head) -> Snapshot:
         """Return what holds at least all that a transaction with this head sees. More than that does no harm.
 
-        New rows are added here; another list of segments for the same rows is loaded by the background thread.
+        New rows are added here; another list of segments for the same rows, also that of another generation of the same
+        embedding, is loaded by the background thread. The first load, and one for another embedding, are waited for:
+        nothing in memory has a row of it, and to look through the store instead takes longer than to load them.
         """
         snapshot = self._snapshot
-        if snapshot is not None and _covers(snapshot, head):
+        if snapshot is not None and snapshots.covers(snapshot, head):
             return snapshot
         with self._refreshing:
             snapshot = self._snapshot
-            if snapshot is None or snapshot.head.generation != head.generation:
-                snapshot = self._loaded(connection, head, None)
-            elif not _covers(snapshot, head):
+            if snapshot is None or not snapshots.serves(snapshot, head):
+                loaded = self._loaded(connection, head, None)
+                if snapshot is not None and snapshot.head.changes > head.changes:
+                    return (
+                        loaded  # a search that began before the other embedding was published: the next ones need that
+                    )
+                snapshot = loaded
+            elif not snapshots.covers(snapshot, head):
                 snapshot = snapshots.extended(connection, head, snapshot)
             self._snapshot = snapshot
             return snapshot
@@ -468,9 +483,11 @@ class Collection:
             return rebuilt
         with self._store.read() as connection:
             head = store_vectors.head(connection)
-            if mended or overdue or known.head.revision < head.revision:
-                same, before = known.head.generation == head.generation, self._damaged.copy()
+            if mended or overdue or not snapshots.is_of(known, head):
+                same, before = snapshots.serves(known, head), self._damaged.copy()
                 renewed = self._loaded(connection, head, snapshots.without(known, mended) if same else None)
+                if known.head.generation != head.generation:
+                    self._remembered.visibility.load(connection, head)
                 # What is in memory has the same rows: it is not given up for files that can't be read just now.
                 if not same or overdue or self._damaged <= before:
                     self._replace(known, renewed)
@@ -478,10 +495,10 @@ class Collection:
         return rebuilt and not self._damaged and not self._is_overdue(known)
 
     def _replace(self, known: Snapshot, renewed: Snapshot) -> None:
-        """Serve `renewed`, unless searches went over to another generation while it was loaded."""
+        """Serve `renewed`, unless searches went over to another embedding while it was loaded."""
         with self._refreshing:
             current = self._snapshot
-            if current is None or current.head.generation in (known.head.generation, renewed.head.generation):
+            if current is None or any(snapshots.serves(current, one.head) for one in (known, renewed)):
                 self._snapshot = renewed
 
     def documents(
@@ -542,10 +559,6 @@ class Collection:
         """Return all generations with their segments, oldest first."""
         with self._store.read() as connection:
             return store_vectors.generations(connection)
-
-
-def _covers(snapshot: Snapshot, head: Head) -> bool:
-    return snapshot.head.generation == head.generation and snapshot.head.last_vector_id >= head.last_vector_id
 
 
 def _initialise(store: Store, collection_id: str, spec: IndexSpec) -> None:

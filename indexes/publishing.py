@@ -19,8 +19,14 @@ from indexes.store_vectors import Head
 from indexes.types import DocumentCut, IndexSpec, StoredDocument
 
 Outcome = TypeVar("Outcome")
+Recut = Callable[[StoredDocument], DocumentCut]
+"""A visible document to its chunks under another IndexSpec; pure."""
 _LEAST_PAUSE = 0.005
 """Seconds."""
+_FEW = 8
+"""Documents that are cut while every other writer waits."""
+_MOST_PAGES = 200
+"""Then writers bring documents faster than they are cut, and must wait for it."""
 
 
 def uncut(store: Store, spec: IndexSpec, after: int) -> tuple[StoredDocument, ...]:
@@ -37,30 +43,57 @@ def add_cuts(store: Store, spec: IndexSpec, cuts: Sequence[DocumentCut]) -> int:
         return sum(store_recutting.add_cut(connection, ids, cut) for cut in cuts)
 
 
-def publish(store: Store, segments: Segments, spec: IndexSpec, most_rows: int) -> int | None:
+def publish(
+    store: Store, segments: Segments, spec: IndexSpec, most_rows: int, recut: Recut | None = None
+) -> int | None:
     """Make a new generation the current one and return its number; None where a document is not cut by it.
 
     Where nothing serves the vectors of its embedding spec yet, and there are more than `most_rows`, their segment is
     built first: else every process would hold them in its delta.
+
+    With `recut` the documents that came meanwhile are cut here, the last of them in the transaction that publishes:
+    under a steady stream of writes there would else always be another one, and the segment built in vain.
     """
     with store.read() as connection:
-        if _is_uncut(connection, spec):
+        if recut is None and _is_uncut(connection, spec):
             return None
         coming = _coming(connection, spec, most_rows)
-    with (
-        nullcontext() if coming is None else segments.built_ahead(coming) as segment,
-        _writing(store, "publish") as connection,
-    ):
-        head = store_vectors.head(connection)
-        if head.spec == spec:
-            return head.generation
-        if _is_uncut(connection, spec):
-            return None
-        store_vectors.tick(connection)
-        number = store_generations.publish(connection, spec)
-        if coming is not None and segment is not None and not store_vectors.segments(connection, number):
-            store_vectors.replace_segments(connection, replace(coming, generation=number), (), segment)
-        return number
+    with nullcontext() if coming is None else segments.built_ahead(coming) as segment:
+        if recut is not None:
+            _catch_up(store, spec, recut)
+        with _writing(store, "publish") as connection:
+            head = store_vectors.head(connection)
+            if head.spec == spec:
+                return head.generation
+            if recut is not None:
+                _cut_last(connection, spec, recut)
+            elif _is_uncut(connection, spec):
+                return None
+            store_vectors.tick(connection)
+            number = store_generations.publish(connection, spec)
+            if coming is not None and segment is not None and not store_vectors.segments(connection, number):
+                store_vectors.replace_segments(connection, replace(coming, generation=number), (), segment)
+            return number
+
+
+def _catch_up(store: Store, spec: IndexSpec, recut: Recut) -> None:
+    """Cut documents page by page, each in a transaction of its own, until few are left."""
+    after = 0
+    for _ in range(_MOST_PAGES):
+        page = uncut(store, spec, after)
+        if len(page) <= _FEW:
+            return
+        add_cuts(store, spec, [recut(document) for document in page])
+        after = page[-1].key
+
+
+def _cut_last(connection: Connection, spec: IndexSpec, recut: Recut) -> None:
+    """Cut all that is left in this transaction: nobody else can add a document until it ends."""
+    ids, after = store_generations.spec_ids(connection, spec), 0
+    while page := store_recutting.uncut(connection, ids, after):
+        for document in page:
+            store_recutting.add_cut(connection, ids, recut(document))
+        after = page[-1].key
 
 
 def _is_uncut(connection: Connection, spec: IndexSpec) -> bool:

@@ -1,6 +1,6 @@
 """What the ingest needs from others: an embedder above it, a collection below it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -136,8 +136,8 @@ class GenerationPort(Protocol):
         """Store chunks under `spec`, invisible until it is published, and return of how many documents."""
         ...
 
-    def publish(self, spec: IndexSpec) -> int | None:
-        """Put another IndexSpec in service and return its number; None where documents are not cut by it yet."""
+    def publish(self, spec: IndexSpec, recut: Callable[[StoredDocument], DocumentCut] | None = None) -> int | None:
+        """Put another IndexSpec in service and return its number; what comes in the last moment is cut by `recut`."""
         ...
 
     def rollback(self, number: int | None = None) -> int | None:

@@ -31,12 +31,18 @@ class Served:
 def publish(collection: GenerationPort, spec: IndexSpec) -> Served:
     """Cut every document by `spec`, put it in service, and take apart what is kept no longer.
 
-    Killed, it goes on where it was by the same call. Raises SettingsError for a spec that this release can't cut by.
+    Killed, it goes on where it was by the same call; however many documents come meanwhile, it ends. Raises
+    SettingsError for a spec that this release can't cut by.
     """
-    documents, number = 0, None
-    while number is None:  # documents may come while others are cut
-        documents += cut_all(collection, spec)
-        number = collection.publish(spec)
+    documents = cut_all(collection, spec)
+
+    def late(document: StoredDocument) -> DocumentCut:
+        nonlocal documents
+        documents += 1
+        return _cut(document, spec)
+
+    number = collection.publish(spec, late)
+    assert number is not None  # noqa: S101 - nothing is left uncut
     collection.drop_retired()
     return Served(number, documents)
 
@@ -64,10 +70,13 @@ def cut_all(collection: GenerationPort, spec: IndexSpec) -> int:
     """Cut the visible documents that are not cut by `spec` yet; return how many there were."""
     after = documents = 0
     while page := collection.uncut(spec, after):
-        cuts = [DocumentCut(document.document_id, document.version, recut(document, spec)) for document in page]
-        documents += collection.add_cuts(spec, cuts)
+        documents += collection.add_cuts(spec, [_cut(document, spec) for document in page])
         after = page[-1].key
     return documents
+
+
+def _cut(document: StoredDocument, spec: IndexSpec) -> DocumentCut:
+    return DocumentCut(document.document_id, document.version, recut(document, spec))
 
 
 def recut(document: StoredDocument, spec: IndexSpec) -> tuple[Chunk, ...]:

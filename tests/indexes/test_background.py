@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from indexes import generations, snapshots
+from indexes import generations, snapshots, store_vectors
 from indexes.background import Background
 from indexes.collection import Collection
 from indexes.errors import StorageFull, StoreBusy
 from indexes.types import Source
 from indexes.vector_map import HALF
 from tests.indexes.corpus import SPEC, put, upsert, vector_of
+from tests.indexes.specs import OTHER, PAIRS, cut_all, go_to
 
 QUERY = vector_of(b"a certain query")
 
@@ -124,6 +125,54 @@ def test_no_search_waits_for_files(folder, collection, source, monkeypatch) -> N
     assert collection.settle()
     assert threads == {"load": {"ragsvc-index"}, "rebuild": {"ragsvc-index"}}
     assert len(list((folder / "segments").iterdir())) == 1
+
+
+def test_no_search_waits_for_another_generation_of_its_embedding(folder, collection, source, monkeypatch) -> None:
+    """A generation that another object publishes, and newer rows, are answered from what is in memory, to the bit."""
+    fill(collection, source, "a", lines=6)
+    collection.fold()
+    collection.load()
+    loading: set[str] = set()
+    load = snapshots.load
+
+    def loaded(*values):
+        loading.add(threading.current_thread().name)
+        return load(*values)
+
+    with Collection.open(folder) as other:
+        assert go_to(other, PAIRS) == 2
+        other.fold()
+        put(other, source, upsert("b", "bread house\n"))
+        expected = answers(other)
+        monkeypatch.setattr(snapshots, "load", loaded)
+        assert answers(collection) == expected
+        assert {hit.path for hit in collection.search("x", QUERY, 100, "dense").hits} == {"a", "b"}
+        assert collection.settle()
+        assert loading == {"ragsvc-index"}
+        assert answers(collection) == expected
+        assert collection._snapshot.head.generation == 2
+        cut_all(other, SPEC)
+        assert other.rollback() == 1
+        monkeypatch.setattr(snapshots, "load", load)
+        back = answers(other)
+        monkeypatch.setattr(snapshots, "load", loaded)
+        assert answers(collection) == back != expected
+        assert collection.settle()
+        assert loading == {"ragsvc-index"}
+
+
+def test_a_search_of_before_a_publication_keeps_nothing_loaded(folder, collection, source, monkeypatch) -> None:
+    """One that began under the last embedding gets its own rows; those that come after it load nothing again."""
+    fill(collection, source, "a", lines=6)
+    before = answers(collection)
+    with collection._store.read() as old:
+        head = store_vectors.head(old)
+        go_to(collection, OTHER)
+        after = answers(collection)
+        snapshot = collection._snapshot
+        assert len(collection._snapshot_for(old, head).nearest(QUERY, 100)) == len(before)
+        assert collection._snapshot is snapshot
+    assert answers(collection) == after != before
 
 
 def test_erased_vectors_leave_the_files(folder, collection, source) -> None:

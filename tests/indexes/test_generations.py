@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes import generations, segment_files, store_vectors
+from indexes import failpoints, generations, segment_files, store_vectors
 from indexes.collection import Collection
 from indexes.errors import Conflict, StorageFull, StoreDamaged
 from indexes.exact_index import ExactIndex
+from indexes.store import Store
 from indexes.tiers import MAX_SEGMENTS, merge_from
 from indexes.types import ChangeSet, Source
 from tests.indexes.corpus import SPEC, embed, put, query_vector, upsert, vector_of
@@ -426,3 +428,33 @@ def test_rows_of_a_spec_are_found_without_those_of_others(collection: Collection
         plans = [connection.execute(f"EXPLAIN QUERY PLAN {one}").fetchall() for one in asked]
     assert len(plans) == 4
     assert all(len(plan) == 1 and "vector_by_spec (embedding_spec_id=?" in plan[0][-1] for plan in plans)
+
+
+@pytest.mark.parametrize("how", ["another list", "a long write"])
+def test_a_fold_that_loses_a_race_is_due_again(folder, collection, source, how) -> None:
+    """A generation that is published, or a write that goes on, while a due fold builds costs the run nothing."""
+    put(collection, source, upsert("a.txt", "a line\n" * 3 + "b line\nc line\n"))
+
+    def meanwhile(name: str) -> None:
+        if name == "segment.publish":
+            failpoints.install(None)
+            if how == "another list":
+                with store.write() as connection:
+                    connection.execute("UPDATE generation SET revision = revision + 1")
+            else:
+                held.enter_context(store.write())
+
+    with ExitStack() as held, Collection.open(folder, delta_rows=2) as writer:
+        store = Store.open(folder)
+        held.callback(store.close)
+        writer._store._busy_seconds = 0.05
+        failpoints.install(meanwhile)
+        try:
+            assert not writer.fold_if_due()
+        finally:
+            failpoints.install(None)
+        held.close()
+        writer._store._busy_seconds = 10.0
+        assert writer.status().segments == 0
+        assert writer.fold_if_due()
+        assert writer.status().segments == 1

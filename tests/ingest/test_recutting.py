@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import store_recutting
+from indexes import failpoints, store_recutting
 from indexes.collection import Collection
 from indexes.errors import NotFound, SpecMismatch
 from indexes.store_chunks import pack, unpack
@@ -233,6 +234,37 @@ def test_a_published_spec_is_embedded_by_the_next_index(world: Movable) -> None:
     assert any(text.startswith("Pumps\n\n") for text in sent)  # title and headings, as from the file
     assert world.collection.status().missing_vectors == 0
     assert (world.index().embedded_inputs, world.sent()) == (0, [])
+
+
+def test_a_publication_ends_under_a_steady_stream_of_documents(world: Movable) -> None:
+    """With a document before each of its transactions it takes one build and one try; all of them are found."""
+    world.write("a.md", "\n\n".join(_long(f"apples of part {part}") for part in range(3)))
+    world.index()
+    recutting.cut_all(world.collection, SMALL)
+    keys = [chunk.embedded_hash for one in world.collection.unembedded(SMALL) for chunk in one.chunks]
+    world.collection.add_vectors(SMALL.embedding, keys, np.eye(8, dtype=np.float32)[np.arange(len(keys)) % 8])
+    reached: list[str] = []
+
+    def stream(name: str) -> None:
+        reached.append(name)
+        if name in ("segment.save", "publish.begin"):
+            failpoints.install(None)
+            for part in range(12 if name == "segment.save" else 2):
+                path = f"{len(reached)}-{part}.txt"
+                stored(world.collection, [read(path, f"Otter {path}.".encode())], path=path)
+            failpoints.install(stream)
+            assert reached.count(name) < 5
+
+    failpoints.install(stream)
+    try:
+        with Collection.open(world.collection.folder, delta_rows=3) as opened:
+            served = recutting.publish(opened, SMALL)
+    finally:
+        failpoints.install(None)
+    assert (served.number, served.documents) == (2, 14)
+    assert reached.count("segment.save") == reached.count("publish.begin") == 1
+    assert world.collection.uncut(SMALL) == ()
+    assert len(world.collection.search("otter", None, 50, "lexical").hits) == 14
 
 
 def test_a_delta_does_not_wait_for_the_last_missing_vector(world: Movable, monkeypatch) -> None:
