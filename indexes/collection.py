@@ -257,7 +257,7 @@ class Collection:
         with self._writing_words() as connection:
             removed = store_changes.remove_document(connection, document_id)
             if by_hand:
-                store_changes.remember_removal(connection, *removed)
+                store_changes.remember_removal(connection, document_id, *removed)
 
     @contextmanager
     def _writing_words(self) -> Iterator[Connection]:
@@ -278,13 +278,21 @@ class Collection:
         return garbage.collect_if_due(self._store, self._segments, self._folder, keep_days)
 
     def begin_purge(self, document_id: str) -> PurgedRows:
-        """Remove a document with all its rows, for good; `erase_purged` is to follow. Raises NotFound."""
+        """Remove a document with all its rows, for good; `erase_purged` is to follow, also for one removed before.
+
+        Raises NotFound where it never was here, or was purged.
+        """
         point("purge.rows")
         with self._writing_words() as connection:
             purged = garbage.begin_purge(connection, document_id)
             point("purge.rows.commit")
         point("purge.rows.committed")
         return purged
+
+    def was_removed(self, document_id: str) -> bool:
+        """Whether a document was removed, and is not purged: something of it may be left in files."""
+        with self._store.read() as connection:
+            return store_garbage.was_removed(connection, document_id)
 
     def pending_purges(self) -> tuple[PendingPurge, ...]:
         """Return the purges that are not complete: killed, or kept from the end by a run."""

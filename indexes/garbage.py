@@ -80,6 +80,7 @@ def collect(store: Store, segments: Segments, folder: Path, keep_days: float) ->
     with store.write() as connection:
         if not runs:
             store_garbage.set_collected(connection, now())
+        store_garbage.trim_removed(connection)
         waiting = store_garbage.count_unreferenced(connection)
     return GarbageReport(marked, forgotten, vectors, waiting, files, runs)
 
@@ -154,11 +155,16 @@ def _remove_spools(folder: Path) -> int:
 def begin_purge(connection: Connection, document_id: str) -> PurgedRows:
     """Remove all rows of a document and of its path, and put down what is left to do; one transaction.
 
-    Raises NotFound.
+    Of one that was removed before only that is put down. Raises NotFound where it never was here, or was purged.
     """
+    removed = store_garbage.take_removed(connection, document_id)
+    if removed is not None:
+        store_garbage.remember_purge(connection, document_id, ())
+        return removed
     purged = store_garbage.describe(connection, document_id)
     vectors = store_garbage.vectors_of(connection, document_id)
     store_changes.remove_document(connection, document_id)
+    store_garbage.take_removed(connection, document_id)
     store_garbage.forget_path(connection, purged.source, purged.path)
     erased = store_garbage.delete_unreferenced(connection, vectors)
     store_garbage.remember_purge(connection, document_id, erased)

@@ -111,7 +111,7 @@ class Uploads:
         with self._applying(collection):
             collection.remove_document(document_id)
             if document.source == ROOT:
-                self.jobs.withdraw(collection.id, document.path)
+                self.jobs.withdraw(collection.id, document.path, document_id)
         return document
 
     def purge(self, document_id: str) -> Purged:
