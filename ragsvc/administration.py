@@ -200,13 +200,18 @@ def collections_create(name: str, as_json: bool, **options: Any) -> None:
 @json_option
 def collections_remove(name: str, yes: bool, as_json: bool) -> None:
     """Remove a collection with everything in it, paid vectors included."""
-    if not yes:
-        click.confirm(f"Remove collection {name} with all its documents and vectors?", abort=True, err=True)
+    settings = load_settings()
+
+    async def look(house: House) -> None:
+        house.library.require(name)
 
     async def work(house: House) -> None:
         house.library.remove(name)
 
-    run(load_settings(), work)
+    if not yes:
+        run(settings, look)
+        click.confirm(f"Remove collection {name} with all its documents and vectors?", abort=True, err=True)
+    run(settings, work)
     if as_json:
         terminal.print_json({"removed": name})
     else:

@@ -28,8 +28,8 @@ def new_spec(
     dimensions = dimensions or settings.embedding_dimensions or DIMENSIONS.get(model)
     if dimensions is None:
         raise ConfigurationError(
-            f"{named} {model!r}, which is none of the known ones ({', '.join(DIMENSIONS)}): take one of those, or for a "
-            "server that has it set RAGSVC_EMBEDDING_DIMENSIONS to the width of its vectors"
+            f"{named} {model!r}, which is none of the known ones ({', '.join(DIMENSIONS)}): take one of those, or for "
+            "a server that has it set RAGSVC_EMBEDDING_DIMENSIONS to the width of its vectors"
         )
     if dimensions > DIMENSIONS.get(model, dimensions) or (dimensions != DIMENSIONS.get(model) and not _shortens(model)):
         raise ConfigurationError(
