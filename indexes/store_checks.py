@@ -7,12 +7,13 @@ other way in), else by comparing what the tables say with what the texts say.
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 
 from indexes import store_words
-from indexes.store import Connection, memory
+from indexes.store import Connection, in_memory
 from indexes.types import text_hash
 
 _MESSAGES = 20
@@ -148,7 +149,7 @@ def _terms_of(connection: Connection, chunk_spec_id: int) -> Iterator[int]:
            WHERE v.state = 'live' ORDER BY v.id"""
     )
     while batch := versions.fetchmany(_MESSAGES):
-        with memory() as beside:
+        with closing(in_memory()) as beside:
             store_words.create(beside, chunk_spec_id)
             for version_id, text in batch:
                 slices = store_words.slices(connection, version_id, chunk_spec_id, text)
