@@ -96,7 +96,7 @@ def run_goes_on(folder: Path) -> bool:
 
 
 def _mark(store: Store) -> int:
-    marked, place = 0, (b"", 0)
+    marked, place = 0, store_garbage.FIRST_KEY
     while True:
         with store.read() as connection:
             found, following = store_garbage.unreferenced(connection, place, _LOOKED_AT)
