@@ -100,7 +100,7 @@ def with_an_index_entry_too_few(folder: Path) -> None:
         connection.execute("DELETE FROM sqlite_schema WHERE name = 'chunk_by_embedded'")
     with raw(folder / "store.db") as connection:
         connection.execute(
-            "INSERT INTO chunk_embedding SELECT 1, 1, embedded_hash FROM chunk_embedding WHERE chunk_id = 2 "
+            "INSERT INTO chunk_embedding SELECT 1, 1, embedded_hash, 0 FROM chunk_embedding WHERE chunk_id = 2 "
             "ON CONFLICT DO UPDATE SET embedded_hash = excluded.embedded_hash"
         )
         connection.execute("PRAGMA writable_schema = ON")
