@@ -95,7 +95,7 @@ def run_goes_on(folder: Path) -> bool:
 
 def mark(store: Store) -> int:
     """Put down the vectors that no chunk uses, and since when; return how many were not."""
-    marked, place = 0, (b"", 0)
+    marked, place = 0, store_garbage.FIRST_KEY
     while True:
         with store.read() as connection:
             found, following = store_garbage.unreferenced(connection, place, _LOOKED_AT)

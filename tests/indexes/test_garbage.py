@@ -105,7 +105,7 @@ def test_what_another_spec_or_a_staged_version_uses_stays(collection, source, fo
                    VALUES (?, ?, 0, 0, 1, 1, '[]', x'00')""",
                 (version, spec),
             ).lastrowid
-            raw.execute("INSERT INTO chunk_embedding VALUES (?, 2, ?)", (chunk, key))
+            raw.execute("INSERT INTO chunk_embedding VALUES (?, 2, ?, 0)", (chunk, key))
     raw.close()
     collection.garbage.collect(0)
     assert collection.known_vectors(other, keys) == {keys[0], keys[1]}
