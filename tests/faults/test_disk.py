@@ -32,8 +32,8 @@ FAULTS = (
     *(("unlink", error, 3) for error in ("error=EROFS", "error=EIO")),
     ("pread64", "error=EIO", 29),
 )
-"""Call, what becomes of it, and every how many are tried in the normal suite. `EROFS` is also what a file system answers
-that has met an error and lets nothing be written any more; `retval=0`: nothing was written, and that is said."""
+"""Call, what becomes of it, and every how many are tried in the normal suite. `EROFS` is also the answer of a disk that
+has met an error and lets nothing be written any more; `retval=0`: nothing was written, and that is said."""
 EVERY = [pytest.param(*fault, id=f"{fault[0]}-{fault[1]}") for fault in FAULTS]
 
 
