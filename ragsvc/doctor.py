@@ -118,7 +118,7 @@ class _Examiner:
         """Complete the purges that were killed, or kept from their end by a run."""
         try:
             with Collection.open(folder) as collection:
-                for purge in collection.pending_purges():
+                for purge in collection.purges.pending():
                     try:
                         purging.complete(collection, self._jobs, purge.document_id)
                     except (RunGoesOn, StoreBusy, StorageBusy) as error:

@@ -45,7 +45,7 @@ def _store(ragsvc: Ragsvc) -> Path:
 def _publish(ragsvc: Ragsvc, spec: IndexSpec = OTHER) -> int:
     """Do what brings a collection to another spec, beside the server, without its vectors."""
     with Collection.open(_store(ragsvc)) as collection:
-        return recutting.publish(collection, spec).number
+        return recutting.publish(collection.generations, spec).number
 
 
 def _sent(fake: OpenAIFake) -> list[str]:

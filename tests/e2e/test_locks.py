@@ -276,7 +276,7 @@ print(n, folds)
         assert {hit.text for hit in collection.search("apple", None, 1_000, "lexical").hits} == expected | {"apple\n"}
         status = collection.status()
         assert (status.vectors, status.missing_vectors) == (chunks, 0)
-        segments = collection.generations()[0].segments
+        segments = collection.generations.listed()[0].segments
         assert sum(segment.rows for segment in segments) + status.delta_rows == chunks
 
 

@@ -216,7 +216,7 @@ def stressed(tmp_path: Path, seconds: float, growth: int) -> None:
         assert all(reader.answers > 20 for reader in readers)
         assert sum(reader.texts for reader in readers) > 10
         with Collection.open(store.parent) as collection:
-            assert collection.generations()[0].segments
+            assert collection.generations.listed()[0].segments
     check_flat(sizes, growth)
 
 

@@ -264,7 +264,7 @@ def test_a_purge_that_was_killed_is_completed(data: Path) -> None:
     with at(data) as place:
         collection = place.library.open("papers")
         [document] = [each for each in collection.documents(None, 99, None)[0] if each.path == "3.txt"]
-        collection.begin_purge(document.id)
+        collection.purges.begin(document.id)
     word = vector_of(embedded_hash("T", "bread 3\n")).astype("<f2").tobytes()
     assert word in b"".join(path.read_bytes() for path in papers(data).glob("vectors/*"))
     assert found(doctor.examine(data), "note") == {("papers", "purge")}
@@ -282,7 +282,7 @@ def test_generations_in_any_state_are_healthy(data: Path) -> None:
         assert go_to(collection, OTHER) == 2
         assert collection.fold()
         assert found(doctor.examine(data)) == set()
-        assert collection.rollback(1) == 1
+        assert collection.generations.rollback(1) == 1
         put(collection, collection.sources()[0], upsert("new.txt", "frost\n"))
         assert found(doctor.examine(data, repair=True)) == set()
 
@@ -293,7 +293,7 @@ def test_a_generation_that_was_being_taken_apart_is_a_leftover(data: Path) -> No
         collection = place.library.open("papers")
         for spec in (OTHER, PAIRS, OTHER):
             cut_all(collection, spec)
-            assert collection.publish(spec)
+            assert collection.generations.publish(spec)
     kept, number, noted = data.with_name("kept"), 0, 0
     shutil.copytree(data, kept)
 
