@@ -29,6 +29,7 @@ _SHOWN = 20
 """Documents or vectors that are named singly; more are counted."""
 _SPOOL_SECONDS = 3600.0
 _FROM_BACKUP = "restore a backup: ragsvc restore FILE --replace"
+_RIGHTS = "correct its owner and rights (chown, chmod), or check the disk; then repeat"
 _REPAIR = "rebuild it: ragsvc doctor --repair"
 
 
@@ -94,6 +95,9 @@ class _Check:
                     yield finding
             except (StoreBusy, StorageFull):
                 raise
+            except OSError as error:
+                where = error.filename or str(self._folder)
+                yield problem("file", str(where), f"it can't be read: {error.strerror}", _RIGHTS)
             except (StoreError, DatabaseError, ValueError) as error:
                 kind = "integrity" if isinstance(error, StoreDamaged) else "store"
                 damaged = problem(kind, "store.db", str(error), _FROM_BACKUP)

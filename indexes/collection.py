@@ -249,7 +249,7 @@ class Collection:
         with store_changes.changing(self._store) as connection:
             removed = store_changes.remove_document(connection, document_id)
             if by_hand:
-                store_changes.remember_removal(connection, *removed)
+                store_changes.remember_removal(connection, document_id, *removed)
 
     def fold(self) -> bool:
         """Turn the delta into a segment; say whether there was anything to fold and nobody else was building."""

@@ -69,6 +69,7 @@ class Garbage:
         with self._store.write() as connection:
             if not runs:
                 store_garbage.set_collected(connection, now())
+            store_garbage.trim_removed(connection)
             waiting = store_garbage.count_unreferenced(connection)
         return GarbageReport(marked, forgotten, vectors, waiting, files, runs)
 

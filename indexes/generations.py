@@ -283,7 +283,9 @@ def _storage(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageFull(f"{path} can't be written: {error}; make room, nothing was changed") from error
+        raise StorageFull(
+            f"{path} can't be written: {error}; make room, or correct owner and rights; nothing was changed"
+        ) from error
 
 
 def _make_durable(path: Path) -> None:

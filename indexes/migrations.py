@@ -177,6 +177,13 @@ _THIRD = (
         document_id TEXT NOT NULL,
         vectors TEXT NOT NULL,
         created_at TEXT NOT NULL)""",
+    # Documents that were removed and not purged: traces of them may be left in files, and are erased by their id. The
+    # place is that of a removal by hand, which stands in `removed_by_hand`, too; the others leave no name behind.
+    """CREATE TABLE removed_document (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        document_id TEXT NOT NULL UNIQUE,
+        source_id INTEGER,
+        path TEXT)""",
 )
 
 STEPS: tuple[Sequence[str], ...] = (_FIRST, _SECOND, _THIRD)

@@ -31,13 +31,21 @@ class Purges:
         self._store, self._segments, self._folder = store, segments, folder
 
     def begin(self, document_id: str) -> PurgedRows:
-        """Remove a document with all its rows, for good; `erase` is to follow. Raises NotFound."""
+        """Remove a document with all its rows, for good; `erase` is to follow, also for one removed before.
+
+        Raises NotFound where it never was here, or was purged.
+        """
         point("purge.rows")
         with store_changes.changing(self._store) as connection:
             purged = _remove_rows(connection, document_id)
             point("purge.rows.commit")
         point("purge.rows.committed")
         return purged
+
+    def was_removed(self, document_id: str) -> bool:
+        """Whether a document was removed, and is not purged: something of it may be left in files."""
+        with self._store.read() as connection:
+            return store_garbage.was_removed(connection, document_id)
 
     def pending(self) -> tuple[PendingPurge, ...]:
         """Return the purges that are not complete: killed, or kept from the end by a run."""
@@ -81,10 +89,18 @@ class Purges:
 
 
 def _remove_rows(connection: Connection, document_id: str) -> PurgedRows:
-    """Remove all rows of a document and of its path, and put down what is left to do. Raises NotFound."""
+    """Remove all rows of a document and of its path, and put down what is left to do.
+
+    Of one that was removed before only that is put down. Raises NotFound where it never was here, or was purged.
+    """
+    removed = store_garbage.take_removed(connection, document_id)
+    if removed is not None:
+        store_garbage.remember_purge(connection, document_id, ())
+        return removed
     purged = store_garbage.describe(connection, document_id)
     vectors = store_garbage.vectors_of(connection, document_id)
     store_changes.remove_document(connection, document_id)
+    store_garbage.take_removed(connection, document_id)
     store_garbage.forget_path(connection, purged.source, purged.path)
     erased = store_garbage.delete_unreferenced(connection, vectors)
     store_garbage.remember_purge(connection, document_id, erased)

@@ -58,6 +58,7 @@ def write(store: Store, file: Path, *, overwrite: bool = False) -> Contents:
         raise Conflict(f"{file} exists; take another name, or replace it with --overwrite")
     _remove_abandoned(file)
     beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+    found: Contents | None = None
     with _room(beside):
         try:
             found = _write(store, beside, file)
@@ -67,6 +68,10 @@ def write(store: Store, file: Path, *, overwrite: bool = False) -> Contents:
             sync_folder(file.parent)
         except FileNotFoundError as error:
             raise StorageFull(f"{file} can't be written: there is no folder {file.parent}; make it") from error
+        except KeyboardInterrupt:
+            if found is None or beside.exists():
+                raise
+            sync_folder(file.parent)  # it has its name: it is written
         finally:
             for left in (beside, beside.with_name(f"{beside.name}-journal")):
                 left.unlink(missing_ok=True)

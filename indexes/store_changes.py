@@ -118,11 +118,13 @@ def remove_document(connection: Connection, document_id: str) -> tuple[int, str]
         raise NotFound(f"there is no document {document_id}")
     _drop_versions(connection, document_id)
     connection.execute("DELETE FROM document WHERE id = ?", (document_id,))
+    store_garbage.remember_removed(connection, document_id)
     return row[0], row[1]
 
 
-def remember_removal(connection: Connection, source_id: int, path: str) -> None:
+def remember_removal(connection: Connection, document_id: str, source_id: int, path: str) -> None:
     """Note that a path was removed by hand, and by which change, until it comes back. For who has ticked the clock."""
+    store_garbage.remember_place(connection, document_id, source_id, path)
     connection.execute(
         """INSERT OR REPLACE INTO removed_by_hand (source_id, path, changes)
            VALUES (?, ?, (SELECT changes FROM clock))""",

@@ -18,6 +18,8 @@ VectorKey = tuple[int, int]
 _REFERENCED = """EXISTS (SELECT 1 FROM chunk_embedding e
     WHERE e.embedded_hash = v.text_hash AND e.embedding_spec_id = v.embedding_spec_id)"""
 _COLLECTED_KEY = "garbage_collected_at"
+MOST_REMOVED = 100_000
+"""Removed documents that are remembered by their ids: 5 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,9 @@ class PendingPurge:
 class PurgedRows:
     """What a document had."""
 
-    source: str
-    """Root of its source."""
-    path: str
+    source: str | None
+    """Root of its source; None with the path where it was removed before, and not by hand."""
+    path: str | None
     shared: int
     """Its passages that other documents hold, too."""
 
@@ -174,13 +176,52 @@ def delete_unreferenced(connection: Connection, keys: Sequence[VectorKey]) -> tu
     return tuple(found)
 
 
-def forget_path(connection: Connection, source: str, path: str) -> None:
+def forget_path(connection: Connection, source: str | None, path: str | None) -> None:
     """Drop what is remembered of a path of the source with that root: that it was rejected, or removed by hand."""
     for table in ("rejection", "removed_by_hand"):
         connection.execute(
             f"DELETE FROM {table} WHERE path = ? AND source_id = (SELECT id FROM source WHERE root = ?)",  # noqa: S608
             (path, source),
         )
+
+
+def remember_removed(connection: Connection, document_id: str) -> None:
+    """Note that a document was removed: its traces in files can be erased by its id until that is done."""
+    connection.execute("INSERT OR IGNORE INTO removed_document (document_id) VALUES (?)", (document_id,))
+
+
+def remember_place(connection: Connection, document_id: str, source_id: int, path: str) -> None:
+    """Note where a document was that was removed by hand: its purge forgets that, too."""
+    connection.execute(
+        "UPDATE removed_document SET source_id = ?, path = ? WHERE document_id = ?", (source_id, path, document_id)
+    )
+
+
+def was_removed(connection: Connection, document_id: str) -> bool:
+    """Whether a document is known to have been removed, and was not purged since."""
+    found = connection.execute("SELECT 1 FROM removed_document WHERE document_id = ?", (document_id,))
+    return found.fetchone() is not None
+
+
+def take_removed(connection: Connection, document_id: str) -> PurgedRows | None:
+    """Forget that a document was removed, and where; return what is known of it, None for nothing."""
+    row = connection.execute(
+        """DELETE FROM removed_document WHERE document_id = ?
+           RETURNING (SELECT root FROM source WHERE id = source_id), path""",
+        (document_id,),
+    ).fetchone()
+    if row is None:
+        return None
+    root, path = row
+    forget_path(connection, root, path)
+    return PurgedRows(root, path, shared=0)
+
+
+def trim_removed(connection: Connection) -> None:
+    """Forget the removals before the last `MOST_REMOVED`: what is left of those goes with any other purge."""
+    connection.execute(
+        "DELETE FROM removed_document WHERE id <= (SELECT max(id) FROM removed_document) - ?", (MOST_REMOVED,)
+    )
 
 
 def remember_purge(connection: Connection, document_id: str, vectors: Sequence[VectorKey]) -> None:

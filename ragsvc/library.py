@@ -67,12 +67,20 @@ class Library:
             row = self._renewed(row)
         if row is None:
             if name != DEFAULT:
-                known = ", ".join(self.names())
-                raise UnknownCollection(
-                    f"there is no collection {name!r}; known: {known}. Make it: ragsvc collections create {name}"
-                )
+                raise self._unknown(name)
             return self.create(DEFAULT, self._new_spec(), exist_ok=True)
         return self._opened(row)
+
+    def require(self, name: str) -> None:
+        """Raise UnknownCollection where there is none of that name, without opening it."""
+        if self._store.collection(name) is None:
+            raise self._unknown(name)
+
+    def _unknown(self, name: str) -> UnknownCollection:
+        known = ", ".join(self.names())
+        return UnknownCollection(
+            f"there is no collection {name!r}; known: {known}. Make it: ragsvc collections create {name}"
+        )
 
     def of_document(self, document_id: str) -> Collection:
         """Return the collection that a document id belongs to. Raises NotFound."""

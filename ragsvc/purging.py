@@ -23,7 +23,7 @@ _log = structlog.stdlib.get_logger("ragsvc.purging")
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """What was erased. Path and source are None where an earlier attempt had removed the rows."""
+    """What was erased. The path is None where the rows were removed before, and not by hand."""
 
     document_id: str
     path: str | None
@@ -35,22 +35,25 @@ class Purged:
 def begin(collection: Collection, jobs: JobStore, inbox: Inbox, document_id: str) -> Purged:
     """Remove a document and what jobs hold of it. For who keeps jobs from making documents visible.
 
-    Where an earlier attempt has done so there is nothing to do. Raises NotFound.
+    One that was removed before is purged as well: vectors, words and free bytes still hold it. Where an earlier attempt
+    has done so there is nothing to do. Raises NotFound for what never was here, or is erased.
     """
+    path = None
     try:
         document = collection.document(document_id)
+        path = document.path if document.source == ROOT else None
     except NotFound:
-        if all(purge.document_id != document_id for purge in collection.purges.pending()):
-            raise
-        return Purged(document_id, None, uploaded=False, shared=0)
-    path = document.path if document.source == ROOT else None
+        if not collection.purges.was_removed(document_id):
+            if all(purge.document_id != document_id for purge in collection.purges.pending()):
+                raise
+            return Purged(document_id, None, uploaded=False, shared=0)
     # Before the rows of the collection go, which alone know the path: a kill in between leaves all to be repeated.
     _strip(collection, jobs, inbox, document_id, path)
     point("purge.sweep")
     inbox.sweep(jobs.unfinished)  # bodies that killed processes left: what is in them nobody knows
     rows = collection.purges.begin(document_id)
     _strip(collection, jobs, inbox, document_id, path)  # what was accepted meanwhile
-    return Purged(document_id, rows.path, path is not None, rows.shared)
+    return Purged(document_id, rows.path, rows.source == ROOT, rows.shared)
 
 
 def complete(collection: Collection, jobs: JobStore, document_id: str) -> None:

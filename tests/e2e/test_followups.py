@@ -6,20 +6,11 @@ import re
 import pytest
 
 from tests.conftest import shared_data
+from tests.e2e.conftest import GUIDE
 from tests.e2e.processes import ROOT, Ragsvc, Server, openai
 from tests.openai_fake import OpenAIFake
 from tests.ragsvc.followup_cases import ELSEWHERE, FASTAPI, OWN, Case, turns
 
-GUIDE = """# Pumps
-
-## Priming
-
-Fill the casing with water before the first start. A dry pump seizes within a minute.
-
-## Winter
-
-Drain the casing before frost. Ice cracks the impeller housing.
-"""
 VALVES = """# Valves
 
 Turn the red valve clockwise to close it. A closed valve is opened counterclockwise.

@@ -10,28 +10,9 @@ import time
 import pytest
 
 from tests.conftest import shared_data
+from tests.e2e.conftest import GUIDE
 from tests.e2e.processes import Ragsvc, openai
 from tests.openai_fake import OpenAIFake
-
-GUIDE = """# Pumps
-
-## Priming
-
-Fill the casing with water before the first start. A dry pump seizes within a minute.
-
-## Winter
-
-Drain the casing before frost. Ice cracks the impeller housing.
-"""
-
-
-@pytest.fixture
-def folder(tmp_path):
-    folder = tmp_path / "docs"
-    folder.mkdir()
-    (folder / "pumps.md").write_text(GUIDE, encoding="utf-8")
-    (folder / "valves.md").write_text("# Valves\n\nTurn the red valve clockwise to close it.\n", encoding="utf-8")
-    return folder
 
 
 def _sent(fake: OpenAIFake) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from indexes import generations, snapshots, store_vectors
+from indexes import checking, generations, snapshots, store_vectors
 from indexes.background import Background
 from indexes.collection import Collection
 from indexes.errors import StorageFull, StoreBusy
@@ -366,3 +366,50 @@ def test_nothing_begins_after_the_end() -> None:
     background.close()
     assert len(rounds) == 1
     assert background.settle(1)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "/x/segments"), StorageFull("a full disk")])
+def test_a_disk_that_refuses_is_one_line_of_the_log(error, caplog) -> None:
+    """What the machine refuses is said in one line without a traceback; a bug keeps its own."""
+
+    def work() -> bool:
+        raise error from OSError("below")
+
+    with caplog.at_level(logging.WARNING, "indexes"):
+        background = Background(work)
+        background.wake()
+        assert background.settle(10)
+        background.close()
+    (record,) = caplog.records
+    assert record.exc_info is None
+    assert str(error) in record.getMessage()
+
+
+def test_a_folder_that_another_user_owns_is_done_without(folder, collection, source, monkeypatch) -> None:
+    """Where segments can't be read or listed, a collection is opened, searched and counted all the same; doctor says
+    which folder it is."""
+    fill(collection, source, "a", lines=6)
+    before = answers(collection)
+    collection.fold()
+
+    def refuse(self: Path, *values: object) -> None:
+        if "segments" in self.parts:
+            raise PermissionError(13, "Permission denied", str(self))
+
+    def refusing(name: str) -> None:
+        real = getattr(Path, name)
+
+        def checked(self: Path, *values: object, **named: object) -> object:
+            refuse(self)
+            return real(self, *values, **named)
+
+        monkeypatch.setattr(Path, name, checked)
+
+    for name in ("chmod", "iterdir", "open"):
+        refusing(name)
+    with Collection.open(folder) as opened:
+        assert answers(opened) == before
+        assert opened.status().bytes > 0
+    found = [finding for finding in checking.check(folder) if finding.kind == "file"]
+    assert [(finding.level, Path(finding.where).name) for finding in found] == [("problem", "segments")]
+    assert "chown" in found[0].todo

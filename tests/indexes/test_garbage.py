@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from indexes import failpoints, garbage, store_vectors
+from indexes import failpoints, garbage, store_garbage, store_vectors
 from indexes.collection import Collection
 from indexes.errors import NotFound, RunGoesOn
 from indexes.types import ChangeSet, ChunkSpec, EmbeddingSpec, IndexSpec
@@ -225,6 +225,44 @@ def test_documents_that_share_passages_keep_them(collection, source):
     for mode in ("dense", "lexical"):
         hits = collection.search("shared other secret", query_vector("shared\n"), 10, mode).hits
         assert {(hit.path, hit.text) for hit in hits} == {("b", "shared\n"), ("b", "other\n")}
+
+
+@pytest.mark.parametrize("how", ["by hand", "by a run", "with its source"])
+def test_what_was_removed_before_can_be_purged(collection, source, folder, how):
+    """Its words, vectors and place leave all files by its id, however it was removed; then it is not known any more."""
+    ids = put(collection, source, upsert("zqxplace", "zqxvortle bramwick\n"), upsert("b", "two\n"))
+    collection.fold()
+    if how == "by hand":
+        collection.remove_document(ids["zqxplace"])
+    elif how == "by a run":
+        collection.apply(ChangeSet(source.id, removals=(ids["zqxplace"],)))
+    else:
+        collection.remove_source(source.id)
+    assert collection.purges.was_removed(ids["zqxplace"])
+    vector = stored(query_vector("zqxvortle bramwick\n")).astype("<f2").tobytes()[:12]
+    mapped = folder / "vectors" / "1.f16"
+    assert vector in mapped.read_bytes()
+    rows = collection.purges.begin(ids["zqxplace"])
+    assert rows.path == ("zqxplace" if how == "by hand" else None)
+    assert [one.document_id for one in collection.purges.pending()] == [ids["zqxplace"]]
+    collection.purges.end(collection.purges.erase(ids["zqxplace"]))
+    written = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert b"zqx" not in written
+    assert vector not in written
+    assert not collection.purges.was_removed(ids["zqxplace"])
+    for unknown in (ids["zqxplace"], "doc_abc1230123456789abcdef"):
+        with pytest.raises(NotFound):
+            collection.purges.begin(unknown)
+
+
+def test_removals_are_forgotten_beyond_a_number(collection, source, monkeypatch):
+    """A collection of garbage keeps the last ones."""
+    monkeypatch.setattr(store_garbage, "MOST_REMOVED", 2)
+    ids = put(collection, source, *(upsert(name, f"{name}\n") for name in "abcd"))
+    for name in "abcd":
+        collection.remove_document(ids[name])
+    collection.garbage.collect(30)
+    assert [collection.purges.was_removed(ids[name]) for name in "abcd"] == [False, False, True, True]
 
 
 def test_the_only_document_can_be_purged(collection, source, folder):

@@ -442,7 +442,7 @@ def test_a_restore_that_is_killed_is_whole_or_not_at_all(place: Place, kept: Pat
         if not killed:
             break
     assert there
-    ends = ["lock", "commit", "remove_old", "remove_folder"] if replaced else ["list"]
+    ends = ["lock", "commit", "remove_old", "remove_folder"] if replaced else ["list", "listed"]
     assert reached == [
         f"restore.{step}"
         for step in ("make_folder", "copy", "sync", "migrate", "rename_documents", "sync_folder", "open", *ends)
