@@ -493,4 +493,4 @@ def test_a_collection_is_what_a_dictionary_is(kind: str, victims: Victims) -> No
 def test_a_collection_is_what_a_dictionary_is_for_long(kind: str, victims: Victims) -> None:
     """The same in 100,000 steps over all kinds: the last of the 60 of a machine are not always reached."""
     machines = 1 + len(kinds())
-    assert run(kind, victims, examples=-(-2000 // machines), steps=60) >= 100_000 // machines
+    assert run(kind, victims, examples=-(-2400 // machines), steps=60) >= 100_000 // machines
