@@ -6,6 +6,7 @@ is gone the same step is done. Where the fault stays, the next process goes on t
 
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,23 @@ def faults_at(bench: Bench, call: str, fault: str, stride: int, *, stays: bool) 
 def test_a_fault_that_comes_once(bench, call, fault, stride):
     """One call fails: its step fails typed and is undone, reads go on, and the same step then succeeds."""
     assert faults_at(bench, call, fault, stride, stays=False) > 0
+
+
+@traced
+def test_a_folder_that_can_not_be_opened(bench):
+    """The same each time that a folder is opened, to be listed or synced: no descriptor is left."""
+    order = bench.order(traced=True, bad_disk=True)
+    lines = bench.clients.trace(order, "openat", Path(order.folder).with_name("calls"))
+    calls, numbers = Counter[str](), set[int]()
+    for line in lines:  # strace counts the calls of each thread
+        thread = line.split()[0]
+        calls[thread] += 1
+        if "O_DIRECTORY" in line:
+            numbers.add(calls[thread])
+    assert len(numbers) > 10
+    for n in sorted(numbers):
+        trial(bench, bench.order(traced=True, bad_disk=True), f"openat:error=EMFILE:when={n}")
+    assert bench.tally.found == []
 
 
 STAYING = [fault for fault in EVERY if "retval" not in fault.id]
