@@ -18,6 +18,7 @@ from indexes import publishing, store_garbage
 from indexes.failpoints import point
 from indexes.generations import Segments
 from indexes.store import Connection, Store, now
+from indexes.store_errors import translated
 
 _LOOKED_AT = 10_000
 """Vectors a transaction that reads: it holds back nobody, but the log grows while it lasts."""
@@ -58,6 +59,7 @@ class Garbage:
         What only generations needed that are kept no longer goes first, where a kill left some of it.
 
         While a run goes on vectors are only put down: it may rely on some, and would have to pay for them again.
+        Raises StorageFull.
         """
         publishing.drop_retired(self._store)
         marked, forgotten = mark(self._store), _unmark(self._store)
@@ -83,13 +85,18 @@ class Garbage:
 
 
 def run_goes_on(folder: Path) -> bool:
-    """Whether a run of the collection holds its lock. Who starts one in this very moment waits for us a moment."""
-    for path in (folder / "locks").glob("run-*.lock"):
-        try:
-            with FileLock(path, timeout=0, mode=0o600):
-                continue
-        except Timeout:
-            return True
+    """Whether a run of the collection holds its lock. Who starts one in this very moment waits for us a moment.
+
+    Raises StorageFull where that can't be found out.
+    """
+    locks = folder / "locks"
+    with translated(locks):
+        for path in locks.glob("run-*.lock"):
+            try:
+                with FileLock(path, timeout=0, mode=0o600):
+                    continue
+            except Timeout:
+                return True
     return False
 
 
@@ -138,12 +145,13 @@ def sweep(
 
 
 def _remove_spools(folder: Path) -> int:
-    removed, before = 0, time.time() - _SPOOL_HOURS * 3600
-    for path in (folder / "locks").glob("tmp*"):
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime < before:
-                path.unlink()
-                removed += 1
+    removed, before, locks = 0, time.time() - _SPOOL_HOURS * 3600, folder / "locks"
+    with translated(locks):
+        for path in locks.glob("tmp*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    removed += 1
     return removed
 
 

@@ -56,11 +56,11 @@ def write(store: Store, file: Path, *, overwrite: bool = False) -> Contents:
     file = Path(os.path.realpath(file))
     if file.exists() and not overwrite:
         raise Conflict(f"{file} exists; take another name, or replace it with --overwrite")
-    _remove_abandoned(file)
     beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     found: Contents | None = None
     with _room(beside):
         try:
+            _remove_abandoned(file)
             found = _write(store, beside, file)
             point("backup.rename")
             beside.rename(file)

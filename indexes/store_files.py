@@ -4,7 +4,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from indexes import store_slack, store_still
@@ -18,6 +18,8 @@ LOG_BYTES = 64 << 20
 """What the log is cut back to after a large transaction."""
 
 _GLANCES, _GLANCE_SECONDS = 3, 0.02
+_LOG_HEADER_BYTES = 32
+"""Of a -wal file (https://www.sqlite.org/fileformat2.html#the_write_ahead_log)."""
 
 
 def make_file(path: Path) -> None:
@@ -93,40 +95,51 @@ def header(path: Path, busy_seconds: float) -> tuple[int, int]:
         with read_still(path, busy_seconds) as connection:
             return _marks(connection)
     with translated(path):
-        try:
-            return patiently(lambda: _marks_of(path, "ro", _shared(path)))
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_PROTOCOL:
-                return _marks_of(path, "ro")  # the shared memory is what a killed process left: it is made anew
-            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
-                raise
-        # A creation was killed before the file got its log; what it left half-written must be taken back to be read.
-        return _marks_of(path, "rw")
+        return marks(path, busy_seconds)
 
 
-def patiently(read: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+def marks(path: Path, busy_seconds: float) -> tuple[int, int]:
+    """Return application id and schema version of a SQLite file, through a connection that can't write if that will do.
+
+    Raises sqlite3.Error.
+    """
+    try:
+        return _patiently(lambda: _marks_of(path, busy_seconds, "ro", _shared(path)))
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_PROTOCOL:
+            return _marks_of(path, busy_seconds, "ro")  # the shared memory is a killed process's: it is made anew
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+    # A creation was killed before the file got its log; what it left half-written must be taken back to be read.
+    return _marks_of(path, busy_seconds, "rw")
+
+
+def _patiently(read: Callable[[], tuple[int, int]]) -> tuple[int, int]:
     """Return what a connection reads that can't write, tried a few times: who closes the file last takes its log away.
 
     For a moment SQLite then finds neither a log nor the right to make one.
     """
     for _ in range(_GLANCES):
-        with suppress(sqlite3.OperationalError):
+        try:
             return read()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_PROTOCOL:
+                raise  # SQLite itself has tried for ten seconds
         time.sleep(_GLANCE_SECONDS)
     return read()
 
 
 def _shared(path: Path) -> str:
-    # Where others have the store open, not even their shared memory is written to.
-    return "&readonly_shm=1" if path.with_name(f"{path.name}-shm").exists() else ""
+    # Where others have the store open, not even their shared memory is written to. But a log that was killed behind its
+    # header SQLite reads only with shared memory that it may make anew: else it tries for ten seconds, and gives up.
+    log, shared = (path.with_name(f"{path.name}-{end}") for end in ("wal", "shm"))
+    return "&readonly_shm=1" if shared.exists() and file_bytes(log) != _LOG_HEADER_BYTES else ""
 
 
-def _marks_of(path: Path, mode: str, also: str = "") -> tuple[int, int]:
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}{also}", uri=True)
-    try:
+def _marks_of(path: Path, busy_seconds: float, mode: str, also: str = "") -> tuple[int, int]:
+    uri = f"{path.absolute().as_uri()}?mode={mode}{also}"
+    with closing(sqlite3.connect(uri, uri=True, timeout=busy_seconds)) as connection:
         return _marks(connection)
-    finally:
-        connection.close()
 
 
 def _marks(connection: sqlite3.Connection) -> tuple[int, int]:

@@ -2,23 +2,20 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
+from indexes import store_files
 from indexes.errors import StorageFull, StoreBusy, StoreError
 from indexes.failpoints import point
-from indexes.store_files import make_database_file, patiently, read_still
 from ragsvc.errors import ConfigurationError, NoStorage, StorageBusy, StorageFailed
 from ragsvc.service_migrations import APPLICATION_ID, PAGE_SIZE, SCHEMA_VERSION, STEPS
 
 
-def connect(path: Path, busy_seconds: float, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
+def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
     """Return a connection to a file that is there, for use by one thread at a time."""
-    # Where others have the file open, one that only looks does not even write to their shared memory.
-    shared = "&readonly_shm=1" if mode == "ro" and path.with_name(f"{path.name}-shm").exists() else ""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}{shared}", uri=True, timeout=busy_seconds, isolation_level=None,
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=busy_seconds, isolation_level=None,
         check_same_thread=False,
     )  # fmt: skip
     try:
@@ -50,7 +47,7 @@ def immediate(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 def prepare(path: Path, busy_seconds: float) -> None:
     """Make the file where there is none, refuse what is not ours or newer without a change, else migrate."""
     point("service.file")
-    make_database_file(path)
+    store_files.make_database_file(path)
     application, version = _marks(path, busy_seconds)
     if version > SCHEMA_VERSION:
         raise ConfigurationError(
@@ -75,22 +72,11 @@ def prepare(path: Path, busy_seconds: float) -> None:
 
 
 def _marks(path: Path, busy_seconds: float) -> tuple[int, int]:
-    """Return application id and schema version, through a connection that can't write if that will do."""
-    try:
-        application, version = patiently(lambda: _read_marks(path, busy_seconds, "ro"))
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
-            raise
-        # A creation was killed before the file got its log; what it left half-written must be taken back to be read.
-        application, version = _read_marks(path, busy_seconds, "rw")
+    """Return application id and schema version; a file with another program's id is refused."""
+    application, version = store_files.marks(path, busy_seconds)
     if application not in (0, APPLICATION_ID):
         raise ConfigurationError(f"{path} is another program's database: change RAGSVC_DATA_DIR")
     return application, version
-
-
-def _read_marks(path: Path, busy_seconds: float, mode: Literal["rw", "ro"]) -> tuple[int, int]:
-    with closing(connect(path, busy_seconds, mode)) as connection:
-        return _marks_in(connection)
 
 
 def _marks_in(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -113,7 +99,7 @@ def require_current(path: Path, busy_seconds: float) -> None:
 def reading_still(path: Path, busy_seconds: float) -> Iterator[sqlite3.Connection]:
     """Read a file that can't be written."""
     try:
-        with read_still(path, busy_seconds) as connection:
+        with store_files.read_still(path, busy_seconds) as connection:
             yield connection
     except StoreBusy as error:
         raise StorageBusy(str(error)) from None

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import Ragsvc, openai
-from tests.openai_fake import OpenAIFake
+from tests.e2e.processes import Holding, Ragsvc, openai
 
 GUIDE = """# Pumps
 
@@ -21,14 +20,15 @@ Drain the casing before frost. Ice cracks the impeller housing.
 
 
 @pytest.fixture
-def fake() -> Iterator[OpenAIFake]:
+def fake() -> Iterator[Holding]:
     """A stand-in of a test's own."""
-    with OpenAIFake() as fake:
+    with Holding() as fake:
         yield fake
+        fake.free.set()
 
 
 @pytest.fixture
-def ragsvc(tmp_path: Path, fake: OpenAIFake) -> Ragsvc:
+def ragsvc(tmp_path: Path, fake: Holding) -> Ragsvc:
     """The command with a data directory of its own."""
     return Ragsvc(tmp_path / "data", openai(fake))
 

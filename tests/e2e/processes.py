@@ -1,5 +1,6 @@
 """Real processes of ragsvc: the command line, and a server on a port of its own."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -29,6 +30,26 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
 def openai(fake: OpenAIFake) -> dict[str, str]:
     """Return settings that take the stand-in for OpenAI's own host."""
     return {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
+
+
+class Holding(OpenAIFake):
+    """The stand-in, which answers embeddings when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived, self.free = threading.Event(), threading.Event()
+        self.free.set()
+
+    def hold(self) -> None:
+        self.arrived.clear()
+        self.free.clear()
+
+    async def _send(self, exchange, name, body, texts, fault) -> None:
+        if name == "embeddings":
+            self.arrived.set()
+            while not self.free.is_set():  # noqa: ASYNC110 - the test that sets it lives in another thread
+                await asyncio.sleep(0.002)
+        await super()._send(exchange, name, body, texts, fault)
 
 
 @dataclass(frozen=True)

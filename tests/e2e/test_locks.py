@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,8 +16,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from indexes.collection import Collection
-from tests.e2e.processes import ROOT, Ragsvc
-from tests.e2e.test_interleavings import Holding
+from tests.e2e.processes import ROOT, Holding, Ragsvc
 from tests.indexes.corpus import SPEC, put, upsert
 
 HOLDER = """
@@ -152,13 +150,6 @@ def test_no_file_is_left_open_to_programs_that_are_started(folder: Path) -> None
 
 
 # Commands
-
-
-@pytest.fixture
-def fake() -> Iterator[Holding]:
-    with Holding() as fake:
-        yield fake
-        fake.free.set()
 
 
 def documents(tmp_path: Path, name: str, count: int = 3) -> Path:

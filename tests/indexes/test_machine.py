@@ -52,6 +52,8 @@ class CollectionMachine(RuleBasedStateMachine):
 
     kind = "auto"
     victims: Victims
+    steps = 0
+    """That all machines of the class have done."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -430,6 +432,7 @@ class CollectionMachine(RuleBasedStateMachine):
     def holds_the_same(self) -> None:
         if not hasattr(self, "sources"):
             return
+        type(self).steps += 1
         for root, source in self.sources.items():
             entries = self.reader.manifest(source.id).entries
             assert {path: (entry.document_id, entry.version) for path, entry in entries.items()} == {
@@ -467,24 +470,27 @@ def victims() -> Iterator[Victims]:
     victims.close()
 
 
-def run(kind: str, victims: Victims, examples: int, steps: int) -> None:
+def run(kind: str, victims: Victims, examples: int, steps: int) -> int:
+    """Return how many steps were done in all."""
     machine = type("Machine", (CollectionMachine,), {"kind": kind, "victims": victims})
     chosen = settings(
         max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
     )
     run_state_machine_as_test(machine, settings=chosen)
+    return machine.steps
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", ["auto", *sorted(kinds())])
 def test_a_collection_is_what_a_dictionary_is(kind: str, victims: Victims) -> None:
     """Whatever is done, by processes that live and that are killed, documents, words and vectors are the oracle's."""
-    run(kind, victims, examples=20 if kind == "auto" else 6, steps=30)
+    assert run(kind, victims, examples=20 if kind == "auto" else 6, steps=30) > 100
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("kind", ["auto", *sorted(kinds())])
 def test_a_collection_is_what_a_dictionary_is_for_long(kind: str, victims: Victims) -> None:
-    """The same in 100,000 steps over all kinds."""
-    run(kind, victims, examples=-(-1700 // (1 + len(kinds()))), steps=60)
+    """The same in 100,000 steps over all kinds: the last of the 60 of a machine are not always reached."""
+    machines = 1 + len(kinds())
+    assert run(kind, victims, examples=-(-2400 // machines), steps=60) >= 100_000 // machines

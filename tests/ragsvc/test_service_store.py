@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from ragsvc.errors import (
 from ragsvc.ledger import LedgerEntry
 from ragsvc.service_migrations import SCHEMA_VERSION, STEPS
 from ragsvc.service_store import ServiceStore
-from tests.indexes.test_store import visit
+from tests.indexes.test_store import leave_behind, visit
 
 DAY = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -368,3 +369,13 @@ def test_opening_again_takes_no_lock_from_who_has_it_open(store: ServiceStore) -
         assert other.execute("SELECT name FROM collection").fetchall() == [("papers",)]
     other.close()
     assert store.path.with_name(f"{store.path.name}-wal").exists()
+
+
+def test_a_log_of_a_header_alone_is_opened(store: ServiceStore, tmp_path: Path) -> None:
+    """A process that was killed before the first page of its new log leaves a file that opens, with what is in it."""
+    store.add_collection("abc123", "papers")
+    left = tmp_path / "left"
+    left.mkdir()
+    leave_behind(store.path, left)
+    with closing(ServiceStore.open(left)) as opened:
+        assert [row.name for row in opened.collections()] == ["papers"]
