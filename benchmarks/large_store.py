@@ -61,10 +61,9 @@ def ranks(rng: np.random.Generator, count: int, rarest: int = 0) -> npt.NDArray[
 
 def open_store(folder: Path) -> tuple[Collection, Source]:
     """Open the collection in `folder`, made if there is none, and its one source."""
-    if (folder / "store.db").exists():
-        collection = Collection.open(folder, word_rows=NO_INDEX)
-    else:
-        collection = Collection.create(folder, "made00", SPEC, word_rows=NO_INDEX)
+    if not (folder / "store.db").exists():
+        Collection.create(folder, "made00", SPEC).close()
+    collection = Collection.open(folder, word_rows=NO_INDEX)
     return collection, collection.add_source("/made", "folder")
 
 

@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from indexes.errors import IndexesError
+
 log = logging.getLogger("indexes")
 
 _PAUSE = 1.0
@@ -63,8 +65,11 @@ class Background:
                 self._wanted, self._busy = False, True
             try:
                 finished = self._work()
-            except Exception:
+            except (IndexesError, OSError) as error:
                 # The answers are right without it, so it is only logged, and tried again.
+                log.warning("segments can't be renewed (%s); searches go on with what there is", error)
+                finished = False
+            except Exception:  # a bug, and no reason to end the thread
                 log.exception("segments could not be renewed; searches go on with what there is")
                 finished = False
             with self._changed:

@@ -30,6 +30,7 @@ _SHOWN = 20
 """Documents or vectors that are named singly; more are counted."""
 _SPOOL_SECONDS = 3600.0
 _FROM_BACKUP = "restore a backup: ragsvc restore FILE --replace"
+_RIGHTS = "correct its owner and rights (chown, chmod), or check the disk; then repeat"
 _REPAIR = "rebuild it: ragsvc doctor --repair"
 
 
@@ -95,6 +96,9 @@ class _Check:
                     yield finding
             except (StoreBusy, StorageFull):
                 raise
+            except OSError as error:
+                where = error.filename or str(self._folder)
+                yield problem("file", str(where), f"it can't be read: {error.strerror}", _RIGHTS)
             except (StoreError, DatabaseError, ValueError) as error:
                 kind = "integrity" if isinstance(error, StoreDamaged) else "store"
                 damaged = problem(kind, "store.db", str(error), _FROM_BACKUP)
@@ -193,7 +197,7 @@ class _Check:
             wrong += store_checks.wrong_vectors(rows)
             after = rows[-1][0]
         for vector_id in wrong[:_SHOWN]:
-            what = "it is not finite, not of unit length, or not of its model's width"
+            what = "it is not finite, not of unit length, not of its model's width, or not found by its text"
             yield problem("vector", f"vector {vector_id}", what, _FROM_BACKUP)
         yield from _more("vector", "vectors", wrong)
 

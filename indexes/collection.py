@@ -1,10 +1,7 @@
 """`Collection`: one named corpus in one folder. Keeps store and index in step; all calls are safe from many threads."""
 
-import logging
 import re
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -12,45 +9,38 @@ from typing import Self
 import numpy as np
 
 from indexes import (
-    garbage,
-    publishing,
-    snapshots,
     store_backup,
     store_changes,
     store_documents,
-    store_garbage,
     store_generations,
     store_recutting,
     store_rejections,
     store_search,
     store_vectors,
     store_words,
-    word_indexes,
 )
-from indexes.background import Background
-from indexes.errors import Conflict, IndexesError, InvalidVectors, SpecMismatch, StoreDamaged, StoreNotFound
-from indexes.failpoints import point
-from indexes.garbage import GarbageReport
-from indexes.generations import AUTO, Segments
+from indexes.current_snapshot import CurrentSnapshot
+from indexes.errors import Conflict, InvalidVectors, SpecMismatch, StoreNotFound
+from indexes.garbage import Garbage
+from indexes.generations import AUTO, DELTA_ROWS, Segments
+from indexes.publishing import Generations
+from indexes.purges import Purges
 from indexes.search import Query, Remembered, require_valid, search
 from indexes.segment_files import SegmentFiles
-from indexes.snapshots import Snapshot, last_row
-from indexes.store import Connection, Store
+from indexes.snapshots import last_row
+from indexes.store import Store
 from indexes.store_backup import Contents
 from indexes.store_changes import Serving
-from indexes.store_garbage import PendingPurge, PurgedRows
 from indexes.store_vectors import Head
 from indexes.types import (
     ApplyReport,
     ChangeSet,
     CollectionStatus,
-    DocumentCut,
     DocumentInfo,
     EmbeddingSpec,
     Filter,
     FloatMatrix,
     FloatVector,
-    Generation,
     IndexSpec,
     Manifest,
     Mode,
@@ -60,22 +50,11 @@ from indexes.types import (
     StoredDocument,
     TextSlice,
 )
-from indexes.word_indexes import WordIndexes
+from indexes.vector_index import checked_units
+from indexes.word_indexes import LEAST_ROWS, WordIndexes
 
-DELTA_ROWS = 10_000
-DELTA_BYTES = 64 << 20
-"""Of float32: whichever of the two limits is met first makes a fold due."""
-OVERDUE = 4
-"""Times that limit: what was not folded by then, by a run, is folded by whoever searches, beside the searches."""
-HELD = 8
-"""Times that limit, 0.5 GB of vectors: what is more is not loaded, and is read from the store at each search."""
-ERASE_SECONDS = 30.0
-"""How long readers and builders may keep a purge from going on."""
-_UNIT_TOLERANCE = 1e-2
 _HASH_BYTES = 32
 _ID = re.compile(r"[a-z0-9]{6}")
-
-log = logging.getLogger("indexes")
 
 
 class Collection:
@@ -84,6 +63,13 @@ class Collection:
     Satisfies `ingest.protocols.ChunkSource` and `ChunkSink`. Every write is one durable transaction; what another
     process commits is seen by the next call.
     """
+
+    generations: Generations
+    """In service, kept, and prepared; satisfies `ingest.protocols.GenerationPort`."""
+    garbage: Garbage
+    """What nothing uses any more."""
+    purges: Purges
+    """Documents that are erased for good."""
 
     def __init__(
         self, store: Store, folder: Path, collection_id: str, delta_rows: int, kind: str, word_rows: int
@@ -96,26 +82,18 @@ class Collection:
             except BaseException:
                 store.close()
                 raise
-        self._segments = Segments(store, self._files, kind)
+        self._segments = Segments(store, self._files, kind, delta_rows)
         self._id = collection_id
-        self._delta_rows = delta_rows
-        self._snapshot: Snapshot | None = None
-        self._damaged: set[str] = set()
-        self._refreshing = threading.Lock()
         self._words = WordIndexes(store, folder, word_rows)
         self._remembered = Remembered(self._words)
-        self._background = Background(self._renew)
+        self._current = CurrentSnapshot(store, self._files, self._segments, self._remembered.visibility)
+        self.generations = Generations(store, self._segments)
+        self.garbage = Garbage(store, self._segments, self._words, folder)
+        self.purges = Purges(store, self._segments, self._words, folder)
 
     @classmethod
     def create(
-        cls,
-        folder: Path,
-        collection_id: str,
-        spec: IndexSpec,
-        *,
-        delta_rows: int = DELTA_ROWS,
-        kind: str = AUTO,
-        word_rows: int = word_indexes.LEAST_ROWS,
+        cls, folder: Path, collection_id: str, spec: IndexSpec, *, delta_rows: int = DELTA_ROWS, kind: str = AUTO
     ) -> Self:
         """Make an empty collection, generation 1 of `spec`; `collection_id` is six characters a-z0-9.
 
@@ -129,17 +107,10 @@ class Collection:
         except BaseException:
             store.close()
             raise
-        return cls(store, folder, collection_id, delta_rows, kind, word_rows)
+        return cls(store, folder, collection_id, delta_rows, kind, LEAST_ROWS)
 
     @classmethod
-    def open(
-        cls,
-        folder: Path,
-        *,
-        delta_rows: int = DELTA_ROWS,
-        kind: str = AUTO,
-        word_rows: int = word_indexes.LEAST_ROWS,
-    ) -> Self:
+    def open(cls, folder: Path, *, delta_rows: int = DELTA_ROWS, kind: str = AUTO, word_rows: int = LEAST_ROWS) -> Self:
         """Open a collection; its new segments will be of `kind`, and from `word_rows` chunks on words are indexed.
 
         Raises StoreNotFound, StoreTooNew (nothing is changed) or StoreDamaged.
@@ -154,7 +125,7 @@ class Collection:
 
     def close(self) -> None:
         """Close the files. Calls that are under way end first or fail cleanly."""
-        self._background.close()
+        self._current.close()
         self._words.close()
         self._store.close()
 
@@ -209,7 +180,7 @@ class Collection:
 
     def remove_source(self, source_id: int) -> None:
         """Remove a source with its documents. Raises NotFound."""
-        with self._writing_words() as connection:
+        with store_changes.changing(self._store) as connection:
             store_changes.remove_source(connection, source_id)
 
     def manifest(self, source_id: int, under: str = "") -> Manifest:
@@ -237,6 +208,12 @@ class Collection:
                 return {}
             return store_vectors.vectors_of(connection, spec_id, spec.dimensions, hashes)
 
+    def unembedded(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
+        """Return visible documents with chunks under `spec` that have no vector, a page of them, with those chunks."""
+        with self._store.read() as connection:
+            spec_ids = store_generations.known_spec_ids(connection, spec)
+            return store_recutting.unembedded(connection, spec_ids, after)
+
     # Writing
 
     def add_vectors(self, spec: EmbeddingSpec, hashes: Sequence[bytes], vectors: FloatMatrix) -> None:
@@ -262,7 +239,7 @@ class Collection:
         if not changes:
             return ApplyReport({})
         store_changes.require_storable(changes)
-        with self._writing_words() as connection:
+        with store_changes.changing(self._store) as connection:
             head = store_vectors.head(connection)
             if changes.upserts and changes.spec not in (None, head.spec):
                 raise SpecMismatch(
@@ -274,137 +251,27 @@ class Collection:
 
     def remove_document(self, document_id: str, by_hand: bool = True) -> None:
         """Remove a document; `by_hand` is remembered until its path comes back. Raises NotFound."""
-        with self._writing_words() as connection:
+        with store_changes.changing(self._store) as connection:
             removed = store_changes.remove_document(connection, document_id)
             if by_hand:
-                store_changes.remember_removal(connection, *removed)
-
-    @contextmanager
-    def _writing_words(self) -> Iterator[Connection]:
-        """Write where documents change: their words can be taken out only as they were put in."""
-        with self._store.write() as connection:
-            store_words.require_current(connection)
-            store_vectors.tick(connection)
-            yield connection
-
-    # What nothing uses any more
-
-    def collect_garbage(self, keep_days: float) -> GarbageReport:
-        """Delete vectors that were of no use for `keep_days`, and files of killed runs. Safe beside anything."""
-        self._words.remove_unlisted()
-        return garbage.collect(self._store, self._segments, self._folder, keep_days)
-
-    def collect_garbage_if_due(self, keep_days: float) -> GarbageReport | None:
-        """Do so unless it was done within a day: then None, at the cost of reading a row."""
-        return garbage.collect_if_due(self._store, self._segments, self._folder, keep_days)
-
-    def begin_purge(self, document_id: str) -> PurgedRows:
-        """Remove a document with all its rows, for good; `erase_purged` is to follow. Raises NotFound."""
-        point("purge.rows")
-        with self._writing_words() as connection:
-            purged = garbage.begin_purge(connection, document_id)
-            point("purge.rows.commit")
-        point("purge.rows.committed")
-        return purged
-
-    def pending_purges(self) -> tuple[PendingPurge, ...]:
-        """Return the purges that are not complete: killed, or kept from the end by a run."""
-        with self._store.read() as connection:
-            return store_garbage.pending_purges(connection)
-
-    def erase_purged(self, document_id: str, wait_seconds: float = ERASE_SECONDS) -> PendingPurge:
-        """Erase from the files of the collection what a purge, and earlier removals, left; repeatable.
-
-        Raises StoreBusy where readers or builders hold it up for longer than the wait.
-        """
-        self._words.erase()
-        return garbage.erase(self._store, self._segments, self._folder, document_id, wait_seconds)
-
-    def end_purge(self, purge: PendingPurge) -> None:
-        """Note that a purge is complete. Raises RunGoesOn: then it is, when that run has ended and this is repeated."""
-        garbage.end_purge(self._store, self._folder, purge)
-
-    def fold_if_due(self) -> bool:
-        """Turn the delta into a segment when it has grown past its limit; say whether it did.
-
-        The index of words is brought up to now where that is due.
-        """
-        try:
-            self._words.build_if_due()
-        except (Conflict, StoreDamaged) as error:
-            log.warning("the index of words is not built now (%s); full text answers", error)
-        with self._store.read() as connection:
-            head = store_vectors.head(connection)
-            last = last_row(store_vectors.segments(connection, head.generation))
-            limit = self._most_rows(head.spec.embedding)
-            # Ids that went to other specs make this an upper bound; mostly it saves the counting.
-            if head.last_vector_id - last < limit:
-                return False
-            if store_vectors.count_vectors(connection, head.embedding_spec_id, last) < limit:
-                return False
-        return self._segments.fold()
-
-    def _most_rows(self, spec: EmbeddingSpec) -> int:
-        return min(self._delta_rows, max(1, DELTA_BYTES // (4 * spec.dimensions)))
+                store_changes.remember_removal(connection, document_id, *removed)
 
     def fold(self) -> bool:
         """Turn the delta into a segment; say whether there was anything to fold and nobody else was building."""
         return self._segments.fold()
 
+    def fold_if_due(self) -> bool:
+        """Turn the delta into a segment when it has grown past its limit; say whether it did.
+
+        The index of words is brought up to now, too, where that is due. Where others are in the way it did not: it is
+        due again, and nothing is lost.
+        """
+        self._words.build_if_due()
+        return self._segments.fold_if_due()
+
     def rebuild_segments(self, files: frozenset[str]) -> bool:
         """Build segments anew from the store, by the names of their files; say whether nobody else was building."""
         return self._segments.rebuild(files)
-
-    # Generations
-
-    def uncut(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
-        """Return visible documents that are not cut by `spec` yet, a page of them, behind the key `after`."""
-        return publishing.uncut(self._store, spec, after)
-
-    def add_cuts(self, spec: IndexSpec, cuts: Sequence[DocumentCut]) -> int:
-        """Store chunks under `spec`, invisible until it is published, and return of how many documents.
-
-        A document whose version changed or went meanwhile is left out. Raises ValueError for chunks that contradict
-        those that stand under the same ChunkSpec.
-        """
-        return publishing.add_cuts(self._store, spec, cuts)
-
-    def publish(self, spec: IndexSpec) -> int | None:
-        """Put another IndexSpec in service, in one transaction, and return the number of its generation, a new one.
-
-        Returns None where documents are not cut by it yet: nothing was changed. `spec` in service already is left as
-        it is. Generations beyond the last two before it are dropped. Raises StoreBusy where another process builds.
-        """
-        return publishing.publish(self._store, self._segments, spec, self._most_rows(spec.embedding))
-
-    def rollback(self, number: int | None = None) -> int | None:
-        """Serve a kept generation again, in one transaction, and return its number; by default the older one.
-
-        Returns None where documents are not cut by its spec: nothing was changed. Raises NotFound for a number that is
-        not kept, or where no older one is.
-        """
-        return publishing.rollback(self._store, number)
-
-    def generation_before(self, number: int | None = None) -> Generation:
-        """Return the generation that `rollback` would serve. Raises NotFound as it does."""
-        with self._store.read() as connection:
-            current = store_vectors.head(connection).generation
-            wanted = store_generations.older(connection, current, number)
-            return next(one for one in store_vectors.generations(connection) if one.number == wanted)
-
-    def drop_retired(self) -> None:
-        """Take apart what only generations that are kept no longer needed: chunks, words, embedded hashes.
-
-        In several transactions; what a kill leaves, the next call takes.
-        """
-        publishing.drop_retired(self._store)
-        self._words.remove_unlisted()
-
-    def unembedded(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
-        """Return visible documents with chunks under `spec` that have no vector, a page of them, with those chunks."""
-        with self._store.read() as connection:
-            spec_ids = store_generations.known_spec_ids(connection, spec)
-            return store_recutting.unembedded(connection, spec_ids, after)
 
     # Reading
 
@@ -428,92 +295,23 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             require_valid(asked, head.spec.embedding.dimensions)
-            result = search(connection, self._snapshot_for(connection, head), self._remembered, head, asked)
-        if self._is_stale(head):
-            self._background.wake()
+            result = search(connection, self._current.covering(connection, head), self._remembered, head, asked)
+        self._current.wake_if_stale(head)
         return result
 
     def load(self) -> None:
         """Load the segments, and what filters need, now, so that no search waits for them."""
         with self._store.read() as connection:
             head = store_vectors.head(connection)
-            self._snapshot_for(connection, head)
+            self._current.covering(connection, head)
             self._remembered.visibility.load(connection, head)
             self._words.serving(connection, head)
-        if self._is_stale(head):
-            self._background.wake()
+        self._current.wake_if_stale(head)
 
     def settle(self, seconds: float = 60.0) -> bool:
-        """Wait until new segments are loaded and damaged ones rebuilt, at most so long; say whether they are."""
+        """Wait until what is new is loaded and what is damaged rebuilt, at most so long; say whether they are."""
         self.load()
-        return self._background.settle(seconds) and self._words.settle(seconds)
-
-    def _is_stale(self, head: Head) -> bool:
-        snapshot = self._snapshot
-        return bool(self._damaged) or (
-            snapshot is not None and (snapshot.head.revision < head.revision or self._is_overdue(snapshot))
-        )
-
-    def _is_overdue(self, snapshot: Snapshot) -> bool:
-        return bool(snapshot.unfolded) or snapshot.delta.size > OVERDUE * self._most_rows(snapshot.head.spec.embedding)
-
-    def _loaded(self, connection: Connection, head: Head, known: Snapshot | None) -> Snapshot:
-        most = HELD * self._most_rows(head.spec.embedding)
-        return snapshots.load(connection, self._files, head, known, self._damaged.add, most)
-
-    def _snapshot_for(self, connection: Connection, head: Head) -> Snapshot:
-        """Return what holds at least all that a transaction with this head sees. More than that does no harm.
-
-        New rows are added here; another list of segments for the same rows is loaded by the background thread.
-        """
-        snapshot = self._snapshot
-        if snapshot is not None and _covers(snapshot, head):
-            return snapshot
-        with self._refreshing:
-            snapshot = self._snapshot
-            if snapshot is None or snapshot.head.generation != head.generation:
-                snapshot = self._loaded(connection, head, None)
-            elif not _covers(snapshot, head):
-                snapshot = snapshots.extended(connection, head, snapshot)
-            self._snapshot = snapshot
-            return snapshot
-
-    def _renew(self) -> bool:
-        """Rebuild what is damaged, and load the segments in service; say whether there is nothing left to do.
-
-        What others built is loaded also where this process can build nothing: its delta would grow and grow.
-        """
-        damaged, known = frozenset(self._damaged), self._snapshot
-        overdue = known is not None and self._is_overdue(known)
-        rebuilt = False
-        try:
-            rebuilt = not damaged or self._segments.rebuild(damaged)
-            if overdue:
-                self.fold_if_due()
-        except IndexesError as error:
-            log.warning("segments can't be built (%s); searches go on with what there is", error)
-        mended = damaged if rebuilt else frozenset()
-        self._damaged -= mended
-        known = self._snapshot
-        if known is None:
-            return rebuilt
-        with self._store.read() as connection:
-            head = store_vectors.head(connection)
-            if mended or overdue or known.head.revision < head.revision:
-                same, before = known.head.generation == head.generation, self._damaged.copy()
-                renewed = self._loaded(connection, head, snapshots.without(known, mended) if same else None)
-                # What is in memory has the same rows: it is not given up for files that can't be read just now.
-                if not same or overdue or self._damaged <= before:
-                    self._replace(known, renewed)
-                    known = renewed
-        return rebuilt and not self._damaged and not self._is_overdue(known)
-
-    def _replace(self, known: Snapshot, renewed: Snapshot) -> None:
-        """Serve `renewed`, unless searches went over to another generation while it was loaded."""
-        with self._refreshing:
-            current = self._snapshot
-            if current is None or current.head.generation in (known.head.generation, renewed.head.generation):
-                self._snapshot = renewed
+        return self._current.settle(seconds) and self._words.settle(seconds)
 
     def documents(
         self, source: str | None, limit: int, after: str | None
@@ -569,15 +367,6 @@ class Collection:
         """Write everything but what is derived into one file. See `indexes.store_backup.write`."""
         return store_backup.write(self._store, file, overwrite=overwrite)
 
-    def generations(self) -> tuple[Generation, ...]:
-        """Return all generations with their segments, oldest first."""
-        with self._store.read() as connection:
-            return store_vectors.generations(connection)
-
-
-def _covers(snapshot: Snapshot, head: Head) -> bool:
-    return snapshot.head.generation == head.generation and snapshot.head.last_vector_id >= head.last_vector_id
-
 
 def _initialise(store: Store, collection_id: str, spec: IndexSpec) -> None:
     with store.write() as connection:
@@ -608,8 +397,4 @@ def _checked(spec: EmbeddingSpec, hashes: Sequence[bytes], vectors: FloatMatrix)
         raise InvalidVectors(f"vectors of shape {vectors.shape}, expected ({len(hashes)}, {spec.dimensions})")
     if any(len(text_hash) != _HASH_BYTES for text_hash in hashes):
         raise ValueError(f"a vector's key is a hash of {_HASH_BYTES} bytes")
-    norms = np.linalg.norm(vectors, axis=1)
-    bad = np.flatnonzero(~(np.abs(norms - 1) <= _UNIT_TOLERANCE))
-    if len(bad):
-        raise InvalidVectors(f"vector {bad[0]} has length {norms[bad[0]]}: it must be finite and of unit length")
-    return vectors
+    return checked_units(vectors, "vector")

@@ -6,6 +6,7 @@ embedding spec. Both are derived from the store, and neither is believed before 
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ import numpy as np
 from indexes import store_vectors
 from indexes.errors import NO_STORAGE, StorageFull, StoreDamaged
 from indexes.exact_index import ExactIndex
-from indexes.store import Store, file_bytes
+from indexes.store import Store
+from indexes.store_files import file_bytes
 from indexes.types import FloatMatrix, IdArray, Neighbours, Segment
 from indexes.vector_index import Allowed, SegmentIndex, checked_queries
 from indexes.vector_map import HalfMatrix, Layout, MappedRows, VectorMap, units
+
+_MODE = 0o700
 
 
 def kinds() -> dict[str, type[SegmentIndex]]:
@@ -43,11 +47,14 @@ class SegmentFiles:
         try:
             for made in (self.indexes, self.vectors, self.locks):
                 made.mkdir(exist_ok=True)
-                made.chmod(0o700)
+                if made.stat().st_mode & 0o777 != _MODE:  # else nothing is asked that only the owner may do
+                    made.chmod(_MODE)
         except OSError as error:
             if error.errno not in NO_STORAGE:
                 raise
-            raise StorageFull(f"the folders of a collection can't be made: {error}; make room, then repeat") from error
+            raise StorageFull(
+                f"the folders of a collection can't be made: {error}; make room, or correct their owner, then repeat"
+            ) from error
 
     def map_path(self, spec_id: int) -> Path:
         """Return where the exact vectors of an embedding spec lie."""
@@ -104,11 +111,12 @@ class SegmentFiles:
             raise StoreDamaged("its checksum is another one")
 
     def bytes_on_disk(self) -> int:
-        """Return the size of all files, 0 where the collection is being removed under us."""
-        try:
-            return sum(file_bytes(path) for folder in (self.indexes, self.vectors) for path in folder.iterdir())
-        except FileNotFoundError:
-            return 0
+        """Return the size of all files; a folder that can't be read, or is removed under us, counts nothing."""
+        size = 0
+        for folder in (self.indexes, self.vectors):
+            with suppress(OSError):
+                size += sum(file_bytes(path) for path in folder.iterdir())
+        return size
 
 
 class StreamedIndex:

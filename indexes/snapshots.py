@@ -22,7 +22,10 @@ log = logging.getLogger("indexes")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Complete for all vectors up to `head.last_vector_id`, of the segment list of `head.revision`."""
+    """Complete for all vectors of an embedding spec up to `head.last_vector_id`, whatever generation they serve.
+
+    Its segments are those of the list that `head.generation` had at `head.revision`.
+    """
 
     head: Head
     segments: tuple[Segment, ...]
@@ -99,12 +102,29 @@ def _with_rows(connection: Connection, head: Head, delta: ExactIndex, first: int
 
 
 def extended(connection: Connection, head: Head, known: Snapshot) -> Snapshot:
-    """Return `known` with the rows that are newer, of the same generation: it costs in proportion to them.
+    """Return `known` with the rows that are newer, of the same embedding spec: it costs in proportion to them.
 
-    Its segments stay, also where others have taken their place since: they hold the same rows.
+    Its segments stay, also where others have taken their place since, or another generation did: they hold the same
+    rows.
     """
     delta = _with_rows(connection, head, known.delta, known.head.last_vector_id + 1)
-    return replace(known, head=replace(head, revision=known.head.revision), delta=delta)
+    newest = replace(known.head, last_vector_id=head.last_vector_id, changes=head.changes)
+    return replace(known, head=newest, delta=delta)
+
+
+def covers(known: Snapshot, head: Head) -> bool:
+    """Whether all rows that a transaction with this head sees are in."""
+    return serves(known, head) and known.head.last_vector_id >= head.last_vector_id
+
+
+def serves(known: Snapshot, head: Head) -> bool:
+    """Whether the rows are those of the head's embedding spec: another way of cutting has them, too."""
+    return known.head.embedding_spec_id == head.embedding_spec_id
+
+
+def is_of(known: Snapshot, head: Head) -> bool:
+    """Whether the segments are those of the head's list, or a newer one."""
+    return known.head.generation == head.generation and known.head.revision >= head.revision
 
 
 def without(known: Snapshot, files: Names[str]) -> Snapshot:

@@ -19,7 +19,8 @@ from typing import BinaryIO
 from indexes.errors import Conflict, StorageFull, StoreDamaged, StoreNotFound, StoreTooNew
 from indexes.failpoints import point
 from indexes.migrations import APPLICATION_ID, SCHEMA_VERSION
-from indexes.store import FILE_NAME, Connection, Store, read_file, sync_folder
+from indexes.store import FILE_NAME, Connection, Store
+from indexes.store_files import read_file, sync_folder
 
 _ABANDONED_SECONDS = 600.0
 """An unfinished file that was not written to for so long belongs to a process that died."""
@@ -55,10 +56,11 @@ def write(store: Store, file: Path, *, overwrite: bool = False) -> Contents:
     file = Path(os.path.realpath(file))
     if file.exists() and not overwrite:
         raise Conflict(f"{file} exists; take another name, or replace it with --overwrite")
-    _remove_abandoned(file)
     beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+    found: Contents | None = None
     with _room(beside):
         try:
+            _remove_abandoned(file)
             found = _write(store, beside, file)
             point("backup.rename")
             beside.rename(file)
@@ -66,6 +68,10 @@ def write(store: Store, file: Path, *, overwrite: bool = False) -> Contents:
             sync_folder(file.parent)
         except FileNotFoundError as error:
             raise StorageFull(f"{file} can't be written: there is no folder {file.parent}; make it") from error
+        except KeyboardInterrupt:
+            if found is None or beside.exists():
+                raise
+            sync_folder(file.parent)  # it has its name: it is written
         finally:
             for left in (beside, beside.with_name(f"{beside.name}-journal")):
                 left.unlink(missing_ok=True)

@@ -3,12 +3,13 @@
 import json
 import secrets
 import string
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from indexes import store_chunks, store_garbage, store_rejections, store_vectors, store_words
 from indexes.errors import NotFound
-from indexes.store import Connection, now
+from indexes.store import Connection, Store, now
 from indexes.store_documents import removed_since, signed, source
 from indexes.types import ApplyReport, ChangeSet, DocumentRename, DocumentUpsert, FileStat, Mark
 
@@ -22,6 +23,15 @@ class Serving:
     collection_id: str
     embedding_spec_id: int
     chunk_spec_id: int
+
+
+@contextmanager
+def changing(store: Store) -> Iterator[Connection]:
+    """Write where documents change: their words can be taken out only as they were put in."""
+    with store.write() as connection:
+        store_words.require_current(connection)
+        store_vectors.tick(connection)
+        yield connection
 
 
 def require_storable(changes: ChangeSet) -> None:
@@ -108,11 +118,13 @@ def remove_document(connection: Connection, document_id: str) -> tuple[int, str]
         raise NotFound(f"there is no document {document_id}")
     _drop_versions(connection, document_id)
     connection.execute("DELETE FROM document WHERE id = ?", (document_id,))
+    store_garbage.remember_removed(connection, document_id)
     return row[0], row[1]
 
 
-def remember_removal(connection: Connection, source_id: int, path: str) -> None:
+def remember_removal(connection: Connection, document_id: str, source_id: int, path: str) -> None:
     """Note that a path was removed by hand, and by which change, until it comes back. For who has ticked the clock."""
+    store_garbage.remember_place(connection, document_id, source_id, path)
     connection.execute(
         """INSERT OR REPLACE INTO removed_by_hand (source_id, path, changes)
            VALUES (?, ?, (SELECT changes FROM clock))""",

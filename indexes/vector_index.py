@@ -135,7 +135,7 @@ def checked_rows(ids: IdArray, vectors: FloatMatrix) -> tuple[IdArray, FloatMatr
         raise InvalidVectors("ids must be from 0 to 2**63 - 1")
     if len(np.unique(ids)) != len(ids):
         raise InvalidVectors("ids must be distinct")
-    return ids.astype(np.int64, copy=False), _checked_units(vectors, "row")
+    return ids.astype(np.int64, copy=False), checked_units(vectors, "row")
 
 
 def checked_queries(queries: FloatMatrix, k: int, dimensions: int) -> FloatMatrix:
@@ -145,10 +145,11 @@ def checked_queries(queries: FloatMatrix, k: int, dimensions: int) -> FloatMatri
     queries = np.asarray(queries)
     if queries.ndim != 2 or queries.shape[1] != dimensions:
         raise InvalidVectors(f"queries of shape {queries.shape} in an index of {dimensions} dimensions")
-    return _checked_units(queries, "query")
+    return checked_units(queries, "query")
 
 
-def _checked_units(vectors: FloatMatrix, name: str) -> FloatMatrix:
+def checked_units(vectors: FloatMatrix, name: str) -> FloatMatrix:
+    """Return vectors as float32, or raise InvalidVectors, by `name`, where one is not finite or not of unit length."""
     if not np.issubdtype(vectors.dtype, np.floating):
         raise InvalidVectors(f"a {name} must be of floating point numbers, not {vectors.dtype}")
     # An overflow to infinity, on the way to float32 or in the square, is refused below like any other.

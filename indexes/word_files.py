@@ -8,7 +8,7 @@ from pathlib import Path
 
 from indexes.errors import StoreDamaged
 from indexes.segment_files import checksum
-from indexes.store import sync_folder
+from indexes.store_files import sync_folder
 from indexes.word_index import REWRITTEN
 
 Files = Mapping[str, tuple[int, str]]

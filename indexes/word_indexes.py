@@ -23,7 +23,8 @@ from indexes import lexical, store_garbage, store_vectors, store_word_indexes, s
 from indexes.background import Background
 from indexes.errors import Conflict, IndexesError, StorageFull, StoreBusy, StoreDamaged
 from indexes.failpoints import point
-from indexes.store import BUSY_SECONDS, Connection, Store, file_bytes, sync_folder
+from indexes.store import BUSY_SECONDS, Connection, Store
+from indexes.store_files import file_bytes, sync_folder
 from indexes.store_vectors import Head
 from indexes.store_word_indexes import ListedWords
 from indexes.word_index import WordReader, WordsInMemory

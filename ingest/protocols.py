@@ -1,6 +1,6 @@
 """What the ingest needs from others: an embedder above it, a collection below it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -124,8 +124,8 @@ class CollectionPort(ChunkSource, ChunkSink, Protocol):
 class GenerationPort(Protocol):
     """What it takes to bring a collection to another IndexSpec, or back to an earlier one."""
 
-    def sources(self) -> tuple[Source, ...]:
-        """Return the sources of the collection."""
+    def before(self, number: int | None = None) -> Generation:
+        """Return the generation that `rollback` would serve."""
         ...
 
     def uncut(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
@@ -136,16 +136,12 @@ class GenerationPort(Protocol):
         """Store chunks under `spec`, invisible until it is published, and return of how many documents."""
         ...
 
-    def publish(self, spec: IndexSpec) -> int | None:
-        """Put another IndexSpec in service and return its number; None where documents are not cut by it yet."""
+    def publish(self, spec: IndexSpec, recut: Callable[[StoredDocument], DocumentCut] | None = None) -> int | None:
+        """Put another IndexSpec in service and return its number; what comes in the last moment is cut by `recut`."""
         ...
 
     def rollback(self, number: int | None = None) -> int | None:
         """Serve a kept generation again and return its number; None where documents are not cut by its spec."""
-        ...
-
-    def generation_before(self, number: int | None = None) -> Generation:
-        """Return the generation that `rollback` would serve."""
         ...
 
     def drop_retired(self) -> None:

@@ -99,8 +99,9 @@ def _purge(document_id: str, *, as_json: bool) -> None:
     terminal.print_line(f"erased {purged.path or document_id} from its collection, all files of it, and all jobs")
     if purged.shared:
         terminal.print_line(f"{purged.shared} of its passages stand in other documents, too, and stay with them")
-    if purged.uploaded:
-        terminal.print_line("it was uploaded and is gone; backups that you made still hold it")
+    if purged.uploaded or purged.path is None:
+        said = "it was uploaded and is gone" if purged.uploaded else "it was removed before and is gone"
+        terminal.print_line(f"{said}; backups that you made still hold it")
     else:
         terminal.print_line(
             "a file in its folder is left as it is, and the next index brings it back; backups that you made still "
@@ -199,13 +200,18 @@ def collections_create(name: str, as_json: bool, **options: Any) -> None:
 @json_option
 def collections_remove(name: str, yes: bool, as_json: bool) -> None:
     """Remove a collection with everything in it, paid vectors included."""
-    if not yes:
-        click.confirm(f"Remove collection {name} with all its documents and vectors?", abort=True, err=True)
+    settings = load_settings()
+
+    async def look(house: House) -> None:
+        house.library.require(name)
 
     async def work(house: House) -> None:
         house.library.remove(name)
 
-    run(load_settings(), work)
+    if not yes:
+        run(settings, look)
+        click.confirm(f"Remove collection {name} with all its documents and vectors?", abort=True, err=True)
+    run(settings, work)
     if as_json:
         terminal.print_json({"removed": name})
     else:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -18,10 +19,20 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def run(settings: Settings, work: Callable[[House], Awaitable[Result]]) -> Result:
-    """Do some work with a composed service, and close it."""
+    """Do some work with a composed service, and close it.
 
-    async def composed() -> Result:
+    An interrupt that comes when the work is done, or too late to keep it from being done, takes nothing back.
+    """
+    done: list[Result] = []
+
+    async def composed() -> None:
         async with contextlib.aclosing(House(settings)) as house:
-            return await work(house)
+            done.append(await work(house))
 
-    return asyncio.run(composed())
+    try:
+        asyncio.run(composed())
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        sys.stderr.write("ragsvc: the interrupt came when the work was done; nothing is taken back\n")
+    return done[0]

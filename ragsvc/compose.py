@@ -167,13 +167,15 @@ class House:
         )
 
     async def aclose(self) -> None:
-        """Close connections and files."""
-        if "_openai" in vars(self):
-            await self._openai.aclose()
-        if "retriever" in vars(self):
-            self.retriever.close()
-        self.library.close()
-        self._store.close()
+        """Close connections and files, also where an interrupt cuts the first short: what was spent is written last."""
+        try:
+            if "_openai" in vars(self):
+                await self._openai.aclose()
+        finally:
+            if "retriever" in vars(self):
+                self.retriever.close()
+            self.library.close()
+            self._store.close()
 
     def _embedder(self, spec: EmbeddingSpec, purpose: Purpose) -> Embedder:
         chosen = self.settings.embedding_provider if self.settings.embedding_provider != "auto" else None

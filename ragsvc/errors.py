@@ -11,6 +11,7 @@ RagsvcError
 ├── UnknownJob                  404, exit 2
 ├── JobFinished                 409: there is nothing left to cancel
 ├── BudgetRefused               exit 5
+├── Interrupted                 Ctrl-C after a step that stays                     exit 130
 ├── StorageBusy                 service.db is held by another process              409, exit 3
 ├── StorageFailed               service.db is damaged                              503, exit 3
 │   ├── NoStorage               the disk is full, read-only or failing, or no descriptor is left
@@ -118,6 +119,13 @@ class BudgetRefused(RagsvcError):
     code = "budget_refused"
     status = 429
     exit_code = 5
+
+
+class Interrupted(RagsvcError):
+    """Ctrl-C came when a part was done for good; the message says which, and who does the rest."""
+
+    code = "interrupted"
+    exit_code = 130
 
 
 class StorageBusy(RagsvcError):

@@ -260,14 +260,18 @@ class JobStore:
                 raise JobFinished(f"the job is {row[0]}; there is nothing left to cancel")
         return self.job(job_id)
 
-    def withdraw(self, collection_id: str, path: str | None = None) -> None:
-        """Take a path (None: every path) out of all unfinished jobs: its document was removed after they came."""
+    def withdraw(self, collection_id: str, path: str | None = None, document_id: str | None = None) -> None:
+        """Take a path (None: every path) out of all unfinished jobs: its document was removed after they came.
+
+        They remember which document that was, so that a later purge of it erases what waits of it here.
+        """
         chosen, values = ("AND path = ?", [path]) if path is not None else ("", [])
         with self._store.transaction() as connection:
             rows = connection.execute(
-                "UPDATE job_file SET state = 'withdrawn' WHERE state = 'pending' AND job_seq IN (SELECT seq FROM job "  # noqa: S608
-                f"WHERE collection_id = ? AND state IN {_UNFINISHED}) {chosen} RETURNING job_seq, path",
-                (collection_id, *values),
+                "UPDATE job_file SET state = 'withdrawn', document_id = ? WHERE state = 'pending' "  # noqa: S608
+                f"AND job_seq IN (SELECT seq FROM job WHERE collection_id = ? AND state IN {_UNFINISHED}) {chosen} "
+                "RETURNING job_seq, path",
+                (document_id, collection_id, *values),
             ).fetchall()
             for seq, withdrawn in rows:
                 _event(connection, seq, "withdrawn", "its document was removed by hand", withdrawn)

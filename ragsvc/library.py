@@ -50,7 +50,10 @@ class Library:
         self._store, self._new_spec = store, new_spec
         self._delta_rows, self._index_kind, self._word_rows = delta_rows, index_kind, word_rows
         self._open: dict[str, Collection] = {}  # by folder: after a restore the same name, or id, has another one
+        self._guards: dict[str, threading.Lock] = {}
+        """By folder: held while it is opened, or taken from the table. A few bytes stay for one that is gone."""
         self._lock = threading.Lock()
+        """Of the two tables alone: opening and closing may be slow, and one collection must not hold up the others."""
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all collections; `default` always exists."""
@@ -66,12 +69,20 @@ class Library:
             row = self._renewed(row)
         if row is None:
             if name != DEFAULT:
-                known = ", ".join(self.names())
-                raise UnknownCollection(
-                    f"there is no collection {name!r}; known: {known}. Make it: ragsvc collections create {name}"
-                )
+                raise self._unknown(name)
             return self.create(DEFAULT, self._new_spec(), exist_ok=True)
         return self._opened(row)
+
+    def require(self, name: str) -> None:
+        """Raise UnknownCollection where there is none of that name, without opening it."""
+        if self._store.collection(name) is None:
+            raise self._unknown(name)
+
+    def _unknown(self, name: str) -> UnknownCollection:
+        known = ", ".join(self.names())
+        return UnknownCollection(
+            f"there is no collection {name!r}; known: {known}. Make it: ragsvc collections create {name}"
+        )
 
     def of_document(self, document_id: str) -> Collection:
         """Return the collection that a document id belongs to. Raises NotFound."""
@@ -124,10 +135,7 @@ class Library:
             with unlisting(self._folder / row.folder) if row is not None else nullcontext():
                 point("library.unlist")
                 row = self._store.remove_collection(name, idle=idle)
-            with self._lock:
-                opened = self._open.pop(row.folder, None)
-            if opened is not None:
-                opened.close()
+            self._close(row.folder)
             point("library.erase")
             shutil.rmtree(self._folder / row.folder, ignore_errors=True)
             point("library.erased")
@@ -139,9 +147,9 @@ class Library:
     def close(self) -> None:
         """Close every collection."""
         with self._lock:
-            opened, self._open = list(self._open.values()), {}
-        for collection in opened:
-            collection.close()
+            folders = list(self._guards)
+        for folder in folders:
+            self._close(folder)
 
     def _renewed(self, row: CollectionRow) -> CollectionRow | None:
         """Return the row of `default`, None where it was blank, made for other settings, and is removed."""
@@ -156,31 +164,53 @@ class Library:
         return None
 
     def _opened(self, row: CollectionRow) -> Collection:
-        with self._lock:
-            while row.folder not in self._open:
-                self._close_gone()
+        while True:
+            with self._lock:
+                opened = self._open.get(row.folder)
+                guard = self._guards.setdefault(row.folder, threading.Lock())
+            if opened is not None:
+                return opened
+            self._close_gone()
+            with guard:
+                opened = self._open.get(row.folder)
+                if opened is not None:
+                    return opened
                 try:
-                    self._open[row.folder] = Collection.open(
-                        self._folder / row.folder,
-                        delta_rows=self._delta_rows,
-                        kind=self._index_kind,
-                        word_rows=self._word_rows,
-                    )
-                    with suppress(OSError):  # of a removal that was killed before it began
-                        (self._folder / row.folder / UNLISTED).unlink(missing_ok=True)
+                    return self._newly_opened(row)
                 except (StoreError, OSError):
                     found = self._store.collection_of_id(row.id)
                     if found is None:
                         raise UnknownCollection("the collection was removed a moment ago") from None
                     if found.folder == row.folder:
                         raise
-                    row = found  # it was replaced a moment ago
-            return self._open[row.folder]
+            row = found  # it was replaced a moment ago
+
+    def _newly_opened(self, row: CollectionRow) -> Collection:
+        folder = self._folder / row.folder
+        opened = Collection.open(folder, delta_rows=self._delta_rows, kind=self._index_kind, word_rows=self._word_rows)
+        with suppress(OSError):  # of a removal that was killed before it began
+            (folder / UNLISTED).unlink(missing_ok=True)
+        with self._lock:
+            self._open[row.folder] = opened
+        return opened
 
     def _close_gone(self) -> None:
         """Close what was removed or replaced: its files take descriptors and disk for as long as they are open."""
-        for folder in self._open.keys() - {row.folder for row in self._store.collections()}:
-            self._open.pop(folder).close()
+        with self._lock:
+            known = list(self._open)
+        for folder in set(known) - {row.folder for row in self._store.collections()}:  # a row is older than an opening
+            self._close(folder)
+
+    def _close(self, folder: str) -> None:
+        """Take a collection from the table, when an opening of it that is under way has ended, and close it."""
+        with self._lock:
+            guard = self._guards.get(folder)
+        if guard is None:
+            return
+        with guard, self._lock:
+            opened = self._open.pop(folder, None)
+        if opened is not None:
+            opened.close()
 
 
 @contextmanager

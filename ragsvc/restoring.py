@@ -18,8 +18,9 @@ from indexes import store_backup
 from indexes.collection import Collection
 from indexes.errors import Conflict, IndexesError, StorageFull, StoreDamaged, StoreTooNew
 from indexes.failpoints import point
-from indexes.store import Store, sync_folder
+from indexes.store import Store
 from indexes.store_backup import Contents
+from indexes.store_files import sync_folder
 from ragsvc.errors import BadRequest, CollectionExists
 from ragsvc.job_runner import JOB_LOCK
 from ragsvc.library import UNLISTED, Library, hold_locks, new_id, unlisting
@@ -76,24 +77,30 @@ class Backups:
         """Make a collection of a backup, whole or not at all; with `replace` in the place of the one of that name.
 
         A blank collection is replaced in any case. Raises CollectionExists, CollectionBusy while the standing one is
-        written, StoreDamaged or StoreTooNew for the file, StorageFull.
+        written, StoreDamaged or StoreTooNew for the file, StorageFull. Ctrl-C after the commit takes nothing back: what
+        stood there before may then be left, for `doctor --repair`.
         """
         check_name(name)
         contents = store_backup.inspect(file)
         standing = self._store.collection(name)
-        self._require_replaceable(standing, replace=replace)
+        replaced = self._require_replaceable(standing, replace=replace)
         collection_id = self._free_id(contents.collection_id, standing)
         folder = self._folder / f"{collection_id}-{secrets.token_hex(4)}"
-        with self._filling(folder):
-            store_backup.install(file, folder, collection_id)
-            point("restore.open")
-            with Collection.open(folder, delta_rows=self._delta_rows) as opened:
-                opened.fold_if_due()
-            if standing is None:
+        try:
+            with self._filling(folder):
+                store_backup.install(file, folder, collection_id)
+                point("restore.open")
+                with Collection.open(folder, delta_rows=self._delta_rows) as opened:
+                    opened.fold_if_due()
+                if standing is not None:
+                    return self._replace(standing, contents, collection_id, folder, replace=replace)
                 point("restore.list")
                 self._store.add_collection(collection_id, name, folder.name)
-                return Restored(name, contents, collection_id, replaced=False, jobs=0)
-            return self._replace(standing, contents, collection_id, folder, replace=replace)
+                point("restore.listed")
+        except KeyboardInterrupt:
+            if folder.name not in {row.folder for row in self._store.collections()}:
+                raise
+        return Restored(name, contents, collection_id, replaced, jobs=0)
 
     def _require_replaceable(self, standing: CollectionRow | None, *, replace: bool) -> bool:
         """Return whether something stands there that is not blank. Raises CollectionExists where it must stay."""

@@ -23,11 +23,13 @@ def new_spec(
     Raises ConfigurationError for a model of unknown width without dimensions, and for values that make no sense.
     """
     default = LOCAL_MODEL if settings.provider_of("embedding") == "local" else DEFAULT_MODEL
+    named = "the embedding model is" if model else "RAGSVC_EMBEDDING_MODEL is"
     model = model or settings.embedding_model or default
     dimensions = dimensions or settings.embedding_dimensions or DIMENSIONS.get(model)
     if dimensions is None:
         raise ConfigurationError(
-            f"the width of the vectors of {model} is not known: set RAGSVC_EMBEDDING_DIMENSIONS to it"
+            f"{named} {model!r}, which is none of the known ones ({', '.join(DIMENSIONS)}): take one of those, or for "
+            "a server that has it set RAGSVC_EMBEDDING_DIMENSIONS to the width of its vectors"
         )
     if dimensions > DIMENSIONS.get(model, dimensions) or (dimensions != DIMENSIONS.get(model) and not _shortens(model)):
         raise ConfigurationError(

@@ -17,7 +17,7 @@ from indexes.types import DocumentInfo, EmbeddingSpec
 from ingest.protocols import Embedder
 from ingest.types import IngestOptions
 from ragsvc import purging
-from ragsvc.errors import BadRequest, ConfigurationError, StorageBusy, UnknownCollection
+from ragsvc.errors import BadRequest, ConfigurationError, Interrupted, StorageBusy, UnknownCollection
 from ragsvc.governor import Purpose
 from ragsvc.inbox import Delivery, Inbox
 from ragsvc.job_store import JobStore
@@ -36,6 +36,10 @@ INBOX_BODIES = 20
 """So many of the largest bodies may wait to be indexed, over all processes of a data directory."""
 KEEP_DAYS, KEEP_JOBS = 30.0, 10_000
 """How long, and how many, finished jobs are listed."""
+_NOT_ERASED = (
+    "interrupted: the document is removed and no search finds it, but it is not erased from every file yet; the same "
+    "command, the next `ragsvc index` or a server does the rest"
+)
 _HIDDEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
@@ -111,19 +115,26 @@ class Uploads:
         with self._applying(collection):
             collection.remove_document(document_id)
             if document.source == ROOT:
-                self.jobs.withdraw(collection.id, document.path)
+                self.jobs.withdraw(collection.id, document.path, document_id)
         return document
 
     def purge(self, document_id: str) -> Purged:
         """Remove a document and erase it from every file; the same call goes on where one was killed.
 
-        Raises NotFound, StorageBusy; and StoreBusy or RunGoesOn where it is removed and readers, builders or a run
-        still keep something of it.
+        Raises NotFound, StorageBusy; and StoreBusy, RunGoesOn, or on Ctrl-C Interrupted, where it is removed and
+        something of it is still kept.
         """
         collection = self._library.of_document(document_id)
-        with self._applying(collection):
-            purged = purging.begin(collection, self.jobs, self._inbox, document_id)
-        purging.complete(collection, self.jobs, document_id)
+        purged: Purged | None = None
+        try:
+            with self._applying(collection):
+                purged = purging.begin(collection, self.jobs, self._inbox, document_id)
+            purging.complete(collection, self.jobs, document_id)
+        except KeyboardInterrupt:
+            if any(purge.document_id == document_id for purge in collection.purges.pending()):
+                raise Interrupted(_NOT_ERASED) from None
+            if purged is None:
+                raise
         return purged
 
     def look_after(self, collection: str) -> None:

@@ -1,5 +1,6 @@
 """Real processes of ragsvc: the command line, and a server on a port of its own."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from tests.openai_fake import OpenAIFake
+
 ROOT = Path(__file__).resolve().parents[2]
 _PASSED_ON = ("PATH", "HOME", "LANG", "SSL_CERT_FILE", "COVERAGE_PROCESS_START")
 
@@ -22,6 +25,31 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
     """Return the environment of a process that knows nothing of the one that runs the tests."""
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return kept | {"RAGSVC_DATA_DIR": str(data_dir), "RAGSVC_ENV_FILE": "/nonexistent", **settings}
+
+
+def openai(fake: OpenAIFake) -> dict[str, str]:
+    """Return settings that take the stand-in for OpenAI's own host."""
+    return {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
+
+
+class Holding(OpenAIFake):
+    """The stand-in, which answers embeddings when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived, self.free = threading.Event(), threading.Event()
+        self.free.set()
+
+    def hold(self) -> None:
+        self.arrived.clear()
+        self.free.clear()
+
+    async def _send(self, exchange, name, body, texts, fault) -> None:
+        if name == "embeddings":
+            self.arrived.set()
+            while not self.free.is_set():  # noqa: ASYNC110 - the test that sets it lives in another thread
+                await asyncio.sleep(0.002)
+        await super()._send(exchange, name, body, texts, fault)
 
 
 @dataclass(frozen=True)

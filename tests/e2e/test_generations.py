@@ -15,38 +15,7 @@ from ingest.preparing import run_lock
 from tests.e2e.processes import Ragsvc, Server
 from tests.openai_fake import OpenAIFake
 
-GUIDE = """# Pumps
-
-## Priming
-
-Fill the casing with water before the first start. A dry pump seizes within a minute.
-
-## Winter
-
-Drain the casing before frost. Ice cracks the impeller housing.
-"""
 OTHER = IndexSpec(EmbeddingSpec("text-embedding-3-small", 512), ChunkSpec(32, 4))
-
-
-@pytest.fixture
-def fake():
-    with OpenAIFake() as fake:
-        yield fake
-
-
-@pytest.fixture
-def ragsvc(tmp_path, fake):
-    settings = {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
-    return Ragsvc(tmp_path / "data", settings)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    folder = tmp_path / "docs"
-    folder.mkdir()
-    (folder / "pumps.md").write_text(GUIDE, encoding="utf-8")
-    (folder / "valves.md").write_text("# Valves\n\nTurn the red valve clockwise to close it.\n", encoding="utf-8")
-    return folder
 
 
 def _store(ragsvc: Ragsvc) -> Path:
@@ -57,7 +26,7 @@ def _store(ragsvc: Ragsvc) -> Path:
 def _publish(ragsvc: Ragsvc, spec: IndexSpec = OTHER) -> int:
     """Do what brings a collection to another spec, beside the server, without its vectors."""
     with Collection.open(_store(ragsvc)) as collection:
-        return recutting.publish(collection, spec).number
+        return recutting.publish(collection.generations, spec).number
 
 
 def _sent(fake: OpenAIFake) -> list[str]:
@@ -165,11 +134,11 @@ def test_a_rollback_while_a_source_is_indexed_is_refused(ragsvc, folder):
 
 def test_an_index_under_which_the_spec_changes_ends_clearly(ragsvc, fake, folder):
     """A run whose collection goes over in the middle exits 3 with what to do; the same command then completes."""
-    fake.embeddings.delay(3.0)
+    fake.hold()
     running = ragsvc.start("index", str(folder))
-    while not fake.requests("embeddings") and running.poll() is None:
-        time.sleep(0.05)
+    assert fake.arrived.wait(60)
     _publish(ragsvc)
+    fake.free.set()
     _, said = running.communicate(timeout=60)
     assert running.returncode == 3
     assert "repeat the command" in said
@@ -185,15 +154,14 @@ def test_an_upload_under_which_the_spec_changes_is_done_again(ragsvc, fake, fold
     """A job that was cut for the spec before is tried again by itself and ends done, under the new one."""
     ragsvc.index(folder)
     with ragsvc.serve() as server:
-        fake.embeddings.delay(2.0)
+        fake.hold()
         code, _, body = server.request(
             "POST", "/documents?path=note.txt", b"Grease the bearing monthly.", {"Content-Type": "text/plain"}
         )
         assert code == 202
-        fake.forget()
-        while not fake.requests("embeddings"):
-            time.sleep(0.02)
+        assert fake.arrived.wait(60)
         assert _publish(ragsvc) == 2
+        fake.free.set()
         job = json.loads(body)["job"]["id"]
         until = time.monotonic() + 30
         while (state := server.json("GET", f"/jobs/{job}"))["state"] not in ("done", "failed"):

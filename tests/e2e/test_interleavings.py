@@ -22,39 +22,13 @@ from ragsvc.errors import SourceRemoved
 from ragsvc.indexing import IndexOutcome, IndexRequest, index
 from ragsvc.settings import Settings
 from ragsvc.upload_run import ROOT
+from tests.e2e.processes import Holding
 from tests.openai_fake import OpenAIFake
 from tests.ragsvc.api.rooms import Room, served
 
 P, OLD = "p.md", "old.md"
 EMBEDDED, APPLYING, DONE = "in flight", "before it applies", "after it"
 PLANNED = "planned"
-
-
-class Holding(OpenAIFake):
-    """The stand-in, which answers embeddings when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.arrived, self.free = threading.Event(), threading.Event()
-        self.free.set()
-
-    def hold(self) -> None:
-        self.arrived.clear()
-        self.free.clear()
-
-    async def _send(self, exchange, name, body, texts, fault) -> None:
-        if name == "embeddings":
-            self.arrived.set()
-            while not self.free.is_set():  # noqa: ASYNC110 - the test that sets it lives in another thread
-                await asyncio.sleep(0.002)
-        await super()._send(exchange, name, body, texts, fault)
-
-
-@pytest.fixture
-def fake() -> Iterator[Holding]:
-    with Holding() as fake:
-        yield fake
-        fake.free.set()
 
 
 def settings(data_dir: Path, fake: OpenAIFake) -> Settings:

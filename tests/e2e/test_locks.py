@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,8 +16,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from indexes.collection import Collection
-from tests.e2e.processes import ROOT, Ragsvc
-from tests.e2e.test_interleavings import Holding
+from tests.e2e.processes import ROOT, Holding, Ragsvc
 from tests.indexes.corpus import SPEC, put, upsert
 
 HOLDER = """
@@ -154,19 +152,6 @@ def test_no_file_is_left_open_to_programs_that_are_started(folder: Path) -> None
 # Commands
 
 
-@pytest.fixture
-def fake() -> Iterator[Holding]:
-    with Holding() as fake:
-        yield fake
-        fake.free.set()
-
-
-@pytest.fixture
-def ragsvc(tmp_path: Path, fake: Holding) -> Ragsvc:
-    settings = {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
-    return Ragsvc(tmp_path / "data", settings)
-
-
 def documents(tmp_path: Path, name: str, count: int = 3) -> Path:
     folder = tmp_path / name
     folder.mkdir()
@@ -282,7 +267,7 @@ print(n, folds)
         assert {hit.text for hit in collection.search("apple", None, 1_000, "lexical").hits} == expected | {"apple\n"}
         status = collection.status()
         assert (status.vectors, status.missing_vectors) == (chunks, 0)
-        segments = collection.generations()[0].segments
+        segments = collection.generations.listed()[0].segments
         assert sum(segment.rows for segment in segments) + status.delta_rows == chunks
 
 

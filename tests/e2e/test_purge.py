@@ -80,6 +80,8 @@ def test_purge_beside_a_server(tmp_path, folder):
     assert not {term for term in canary.terms(data_dir) if term.startswith("zqx")}
     assert ragsvc.run("documents", "remove", "--purge", document_id, code=2).stderr.startswith("ragsvc: there is no")
     assert ragsvc.index(folder)["plan"]["added"] == ["secret.md"]
-    said = ragsvc.run("documents", "remove", "--purge", ragsvc.json("documents", "list")["documents"][-1]["id"]).stdout
-    assert "backups that you made" in said
+    last = ragsvc.json("documents", "list")["documents"][-1]["id"]
+    ragsvc.run("documents", "remove", last)
+    assert "backups that you made" in ragsvc.run("documents", "remove", "--purge", last).stdout
+    ragsvc.run("documents", "remove", "--purge", last, code=2)
     shutil.rmtree(data_dir)

@@ -6,6 +6,7 @@ is gone the same step is done. Where the fault stays, the next process goes on t
 
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,13 @@ from tests.faults.checker import check, check_end
 from tests.faults.client import read_witness
 from tests.faults.nursery import Nursery, Order, memory_folder, nursery, why_not_traced
 from tests.faults.tally import Tally
-from tests.faults.trials import Bench
+from tests.faults.trials import Bench, until_not_reached
 
 NOT_TRACED = why_not_traced()
 traced = pytest.mark.skipif(NOT_TRACED is not None, reason=str(NOT_TRACED))
 FAULTS = (
-    *(("pwrite64", error, 37) for error in ("error=ENOSPC", "error=EIO", "retval=0")),
-    *(("write", error, 2) for error in ("error=ENOSPC", "error=EIO")),
+    *(("pwrite64", error, 37) for error in ("error=ENOSPC", "error=EIO", "error=EROFS", "retval=0")),
+    *(("write", error, 2) for error in ("error=ENOSPC", "error=EIO", "error=EROFS")),
     *(("ftruncate", error, 2) for error in ("error=ENOSPC", "error=EIO")),
     *(("fsync", error, 3) for error in ("error=ENOSPC", "error=EIO")),
     *(("fdatasync", error, 5) for error in ("error=ENOSPC", "error=EIO")),
@@ -32,8 +33,8 @@ FAULTS = (
     *(("unlink", error, 3) for error in ("error=EROFS", "error=EIO")),
     ("pread64", "error=EIO", 29),
 )
-"""Call, what becomes of it (`retval=0`: nothing was written, and that is said), and every how many are tried in the
-normal suite."""
+"""Call, what becomes of it, and every how many are tried in the normal suite. `EROFS` is also the answer of a disk that
+has met an error and lets nothing be written any more; `retval=0`: nothing was written, and that is said."""
 EVERY = [pytest.param(*fault, id=f"{fault[0]}-{fault[1]}") for fault in FAULTS]
 
 
@@ -93,6 +94,23 @@ def test_a_fault_that_comes_once(bench, call, fault, stride):
     assert faults_at(bench, call, fault, stride, stays=False) > 0
 
 
+@traced
+def test_a_folder_that_can_not_be_opened(bench):
+    """The same each time that a folder is opened, to be listed or synced: no descriptor is left."""
+    order = bench.order(traced=True, bad_disk=True)
+    lines = bench.clients.trace(order, "openat", Path(order.folder).with_name("calls"))
+    calls, numbers = Counter[str](), set[int]()
+    for line in lines:  # strace counts the calls of each thread
+        thread = line.split()[0]
+        calls[thread] += 1
+        if "O_DIRECTORY" in line:
+            numbers.add(calls[thread])
+    assert len(numbers) > 10
+    for n in sorted(numbers):
+        trial(bench, bench.order(traced=True, bad_disk=True), f"openat:error=EMFILE:when={n}")
+    assert bench.tally.found == []
+
+
 STAYING = [fault for fault in EVERY if "retval" not in fault.id]
 
 
@@ -106,17 +124,33 @@ def test_a_fault_that_stays(bench, call, fault, stride):
 @traced
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("stays", [False, True], ids=["once", "stays"])
-@pytest.mark.parametrize(("call", "fault"), [fault.values[:2] for fault in STAYING])
-def test_a_fault_at_every_call(bench, call, fault, stays):
+@pytest.mark.parametrize(("call", "fault", "stride"), EVERY)
+def test_a_fault_that_comes_once_at_every_call(bench, call, fault, stride):
     """The same at every call in turn."""
-    assert faults_at(bench, call, fault, 1, stays=stays) > 0
+    assert faults_at(bench, call, fault, 1, stays=False) > 0
+
+
+@traced
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("call", "fault", "stride"), STAYING)
+def test_a_fault_that_stays_from_many_calls_on(bench, call, fault, stride):
+    """The same from every call on; from every sixth of those that are made by the hundred."""
+    assert faults_at(bench, call, fault, max(1, stride // 6), stays=True) > 0
 
 
 @pytest.mark.parametrize("most_bytes", [0, 5_000, 16_384, 40_000, 100_001, 200_000, 333_333])
 def test_short_writes(bench, most_bytes):
     """No file may grow beyond a limit: the write that reaches it is short, the next one fails, and nothing is lost."""
     assert trial(bench, bench.order(bad_disk=True, most_bytes=most_bytes)) > 0
+    assert bench.tally.found == []
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_short_writes_of_every_length(bench):
+    """The same for limits all over the pages of the store and of its log, while there is a file that reaches them."""
+    assert until_not_reached(lambda n: trial(bench, bench.order(bad_disk=True, most_bytes=4099 * n)) > 0) > 100
     assert bench.tally.found == []
 
 

@@ -5,7 +5,7 @@ What it acknowledged is listed and opens; what it removed is gone; a job is ther
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,16 @@ from ragsvc.library import DEFAULT
 from ragsvc.service_store import ServiceStore
 from tests.faults.checker import Finding
 from tests.faults.client import read_witness
-from tests.faults.nursery import Nursery, Order, memory_folder, nursery
+from tests.faults.nursery import Nursery, Order, memory_folder, nursery, why_not_traced
 from tests.faults.shelves import BROKEN, JOB, SCRIPT, after, library_of
 from tests.faults.tally import Tally
+from tests.faults.trials import until_not_reached
+
+NOT_TRACED = why_not_traced()
+traced = pytest.mark.skipif(NOT_TRACED is not None, reason=str(NOT_TRACED))
+CALLS = ("pwrite64", "write", "ftruncate", "fsync", "fdatasync", "rename", "unlink", "unlinkat")
+Kill = Callable[[Order], bool]
+"""Starts a client, kills it, and says whether the kill came before its end."""
 
 
 def check(data_dir: Path, witness: Path) -> Iterator[Finding]:
@@ -76,21 +83,29 @@ def clients() -> Iterator[Nursery]:
         yield started
 
 
-def survive(clients: Nursery, tally: Tally, n: int, *again: int, broken: str | None = None) -> bool:
-    """Kill at point `n`, then the process that goes on at those of `again`; complete; return whether the last came."""
+def at_point(clients: Nursery, n: int) -> Kill:
+    return lambda order: clients.run(replace(order, die_at=n))
+
+
+def at_call(clients: Nursery, call: str, n: int) -> Kill:
+    return lambda order: clients.run_traced(replace(order, traced=True), f"{call}:signal=KILL:when={n}")
+
+
+def survive(clients: Nursery, tally: Tally, *kills: Kill, broken: str | None = None) -> bool:
+    """Kill a process, then the one that goes on, as each of `kills` says; complete; return whether the last came."""
     with memory_folder() as room:
         data_dir, witness = room / "data", room / "witness"
-        order = Order(str(data_dir), str(witness), die_at=n, work="library")
+        order = Order(str(data_dir), str(witness), work="library", broken=broken)
         found, killed = list[Finding](), False
-        for point in (n, *again):
-            killed = clients.run(replace(order, die_at=point, broken=broken))
+        for kill in kills:
+            killed = kill(order)
             tally.kills += killed
             if data_dir.exists():
                 found += [*check(data_dir, witness), *check(data_dir, witness)]
         if broken and found:  # caught: what it left need not be brought to an end
             tally.add([kind for kind, _ in found])
             return False
-        assert not clients.run(replace(order, die_at=0))
+        assert not clients.run(replace(order, broken=None))
         found += check(data_dir, witness)
         with closing(ServiceStore.open(data_dir)) as store:
             names = {row.name for row in store.collections()}
@@ -98,7 +113,7 @@ def survive(clients: Nursery, tally: Tally, n: int, *again: int, broken: str | N
             listed = {row.id for row in store.collections()}
         if names != after(len(SCRIPT)):
             found.append(("wrong_answer", f"at the end there are {names}"))
-        if len(kept - listed) > len((n, *again)):
+        if len(kept - listed) > len(kills):
             found.append(("wrong_answer", f"left over are {kept - listed}"))
     tally.add([kind for kind, _ in found])
     tally.found += found
@@ -114,10 +129,7 @@ def tally(record_property, request) -> Iterator[Tally]:
 
 def test_kills_of_making_and_removing_collections(clients, tally):
     """Killed at every point: what is listed opens, what was removed is gone, jobs are where they were brought."""
-    n = 1
-    while survive(clients, tally, n):
-        n += 1
-    assert n > 60
+    assert until_not_reached(lambda n: survive(clients, tally, at_point(clients, n))) > 60
     assert tally.found == []
     assert DEFAULT not in after_any(len(SCRIPT))
 
@@ -126,12 +138,31 @@ def test_kills_of_making_and_removing_collections(clients, tally):
 @pytest.mark.timeout(3600)
 def test_kills_while_that_recovers(clients, tally):
     """Killed at every point, and the next process at every third of its points."""
-    n = 1
-    while survive(clients, tally, n):
-        m = 1
-        while survive(clients, tally, n, m):
-            m += 3
-        n += 1
+
+    def trial(n: int) -> bool:
+        first = at_point(clients, n)
+        until_not_reached(lambda m: survive(clients, tally, first, at_point(clients, m)), stride=3)
+        return survive(clients, tally, first)
+
+    assert until_not_reached(trial) > 60
+    assert tally.found == []
+
+
+@traced
+def test_kills_of_that_at_many_writes(clients, tally):
+    """Killed at every twelfth write of a page, and so behind the header of a new log: the same."""
+    killed = until_not_reached(lambda n: survive(clients, tally, at_call(clients, "pwrite64", n)), stride=12)
+    assert killed > 300
+    assert tally.found == []
+
+
+@traced
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("call", CALLS)
+def test_kills_of_that_at_every_call(clients, tally, call):
+    """Killed at every call that writes, syncs, renames or removes something: the same."""
+    until_not_reached(lambda n: survive(clients, tally, at_call(clients, call, n)))
     assert tally.found == []
 
 
@@ -139,7 +170,5 @@ def test_kills_while_that_recovers(clients, tally):
 def test_a_broken_library_is_caught(clients, name):
     """The null control: making, removing or finishing in the wrong order trips the counter that is meant for it."""
     tally = Tally(f"control: {name}")
-    n = 1
-    while survive(clients, tally, n, broken=name):
-        n += 1
+    until_not_reached(lambda n: survive(clients, tally, at_point(clients, n), broken=name))
     assert tally.counters[BROKEN[name][0]] > 0

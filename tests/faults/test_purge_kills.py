@@ -20,7 +20,7 @@ from tests.faults import canary
 
 
 def purge(data_dir: str, document_id: str, how: str, die_at: int) -> None:
-    """Run in the child: purge by the command, or look after the collection, and die at the n-th step."""
+    """Run in the child: purge by the command, remove only, or look after the collection; die at the n-th step."""
     from indexes import failpoints
     from indexes.errors import NotFound
 
@@ -38,6 +38,8 @@ def purge(data_dir: str, document_id: str, how: str, die_at: int) -> None:
         failpoints.install(step)
         if how == "look_after":
             uploads.look_after("default")
+        elif how == "remove":
+            uploads.remove(document_id)
         else:
             try:
                 uploads.purge(document_id)
@@ -61,7 +63,7 @@ def look(data_dir: str) -> dict[str, object]:
             "found": sorted((hit.path, hit.text, [place.path for place in hit.also]) for hit in hits),
             "status": [status.documents, status.chunks, status.vectors, status.missing_vectors, status.rejected_files],
             "jobs": [[job.state, job.done, job.total, dict(job.metadata)] for job in jobs],
-            "pending": len(collection.pending_purges()),
+            "pending": len(collection.purges.pending()),
         }
     finally:
         asyncio.run(house.aclose())
@@ -131,6 +133,17 @@ def seed(tmp_path_factory) -> tuple[Path, str, list[bytes]]:
 
 
 @pytest.fixture(scope="module")
+def removed(seed, children, tmp_path_factory) -> tuple[Path, str, list[bytes]]:
+    """The same after the document was removed, and not purged: it is everywhere still."""
+    data_dir = shutil.copytree(seed[0], tmp_path_factory.mktemp("removed") / "data")
+    assert children.run(str(data_dir), seed[1], "remove", 0) == 0
+    found = "\n".join(canary.traces(data_dir, seed[2]))
+    assert all(word in found for word in (canary.WORDS[0], *canary.WORDS[3:]))
+    assert found.count(".f16: float16 of vector") > 40
+    return data_dir, *seed[1:]
+
+
+@pytest.fixture(scope="module")
 def undisturbed(seed, children, tmp_path_factory) -> dict[str, object]:
     """What an undisturbed purge leaves."""
     data_dir = shutil.copytree(seed[0], tmp_path_factory.mktemp("undisturbed") / "data")
@@ -177,6 +190,15 @@ def killed_at(steps: Iterable[int], seed, children: Children, undisturbed: dict[
         assert children.state(at) == undisturbed, die_at
         shutil.rmtree(at.parent)
     return reached
+
+
+def test_a_purge_after_a_plain_removal_ends_the_same(removed, children, undisturbed, tmp_path):
+    """What was removed before is erased to the last byte by its id as well, also where that purge is killed."""
+    at = shutil.copytree(removed[0], tmp_path / "whole" / "data")
+    assert children.run(str(at), removed[1], "command", 0) == 0
+    assert canary.traces(at, removed[2]) == []
+    assert children.state(at) == undisturbed
+    assert killed_at(range(2, 1000, 17), removed, children, undisturbed, tmp_path) >= 2
 
 
 def test_a_purge_that_is_killed_ends_the_same(seed, children, undisturbed, tmp_path):

@@ -8,11 +8,12 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from indexes import migrations, store
+from indexes import migrations, store, store_errors, store_files
 from indexes.collection import Collection
 from indexes.errors import (
     Conflict,
@@ -300,8 +301,8 @@ def test_result_codes_become_our_errors(code: int | None, expected: type[Excepti
     error = sqlite3.OperationalError("said SQLite")
     if code is not None:
         error.sqlite_errorcode = code
-    assert type(store._translation(Path("store.db"), error)) in (expected, type(error))
-    assert isinstance(store._translation(Path("store.db"), error), expected)
+    assert type(store_errors.translation(Path("store.db"), error)) in (expected, type(error))
+    assert isinstance(store_errors.translation(Path("store.db"), error), expected)
 
 
 VISITOR = """
@@ -358,3 +359,45 @@ def test_a_copy_of_what_can_not_be_opened_fails_as_one_of_ours(folder: Path, pla
     plain.path.unlink()
     with pytest.raises(StoreError, match="is gone"):
         plain.copy_to(tmp_path / "copy")
+
+
+def leave_behind(path: Path, target: Path) -> None:
+    """Copy an open database as a process leaves it that is killed when its new log has no more than a header."""
+    for name in (path.name, f"{path.name}-wal"):
+        shutil.copy(path.with_name(name), target)
+    with closing(sqlite3.connect(target / path.name)) as raw:
+        log = target / f"{path.name}-wal"
+        raw.execute("PRAGMA user_version").fetchone()
+        header = log.read_bytes()[:32]
+    assert len(header) == 32
+    log.write_bytes(header)
+    target.joinpath(f"{path.name}-shm").write_bytes(bytes(32_768))
+
+
+def test_a_log_of_a_header_alone_is_opened(folder: Path, collection: Collection, tmp_path: Path) -> None:
+    """A process that was killed before the first page of its new log leaves a store like any other."""
+    collection.add_source("/one", "folder")
+    left = tmp_path / "left"
+    left.mkdir()
+    leave_behind(folder / "store.db", left)
+    with Collection.open(left) as opened:
+        assert [source.root for source in opened.sources()] == ["/one"]
+        opened.add_source("/another", "folder")
+
+
+def test_shared_memory_that_can_not_be_read_is_made_anew_at_once(folder: Path, collection, monkeypatch) -> None:
+    """SQLite's long tries to read beside another process's shared memory are not repeated."""
+    collection.add_source("/one", "folder")
+    tries, look = list[str](), store_files._marks_of
+
+    def tried(path: Path, busy_seconds: float, mode: str, also: str = "") -> tuple[int, int]:
+        tries.append(also)
+        if also:
+            error = sqlite3.OperationalError("locking protocol")
+            error.sqlite_errorcode = sqlite3.SQLITE_PROTOCOL
+            raise error
+        return look(path, busy_seconds, mode)
+
+    monkeypatch.setattr(store_files, "_marks_of", tried)
+    Store.open(folder).close()
+    assert tries == ["&readonly_shm=1", ""]

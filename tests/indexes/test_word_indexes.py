@@ -288,9 +288,9 @@ def test_a_purged_word_is_in_no_file(folder: Path, collection: Collection, sourc
     ready(collection)
     holding = [path for path in folder.rglob("*") if path.is_file() and b"xyzzyplugh" in path.read_bytes()]
     assert any(path.parent.parent.name == "words" for path in holding)
-    collection.begin_purge(purged)
-    purge = collection.erase_purged(purged)
-    collection.end_purge(purge)
+    collection.purges.begin(purged)
+    purge = collection.purges.erase(purged)
+    collection.purges.end(purge)
     ready(collection)
     agree(collection, "alpha xyzzyplugh")
     collection.close()
@@ -305,7 +305,7 @@ def test_a_build_that_a_purge_meets_is_broken_off(folder: Path, collection: Coll
     def hook(name: str) -> None:
         if name == "words.publish":
             failpoints.install(None)
-            collection.begin_purge(purged)
+            collection.purges.begin(purged)
 
     failpoints.install(hook)
     try:
@@ -314,8 +314,8 @@ def test_a_build_that_a_purge_meets_is_broken_off(folder: Path, collection: Coll
         failpoints.install(None)
     with collection._store.read() as connection:
         assert store_word_indexes.folders(connection) == frozenset()
-    purge = collection.erase_purged(purged)
-    collection.end_purge(purge)
+    purge = collection.purges.erase(purged)
+    collection.purges.end(purge)
     assert folders(folder) == []
 
 
@@ -408,7 +408,7 @@ def test_another_chunk_spec_has_an_index_of_its_own(folder: Path, collection: Co
     ready(collection)
     agree(collection, "alpha beta")
     assert len(folders(folder)) == 2
-    assert collection.rollback() == 1
+    assert collection.generations.rollback() == 1
     ready(collection)
     agree(collection, "alpha beta")
 

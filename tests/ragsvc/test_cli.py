@@ -85,6 +85,7 @@ def test_every_command_offers_json(run, command):
         ("collections create x --chunk-tokens 15", 2, "15"),
         ("collections create x --chunk-tokens 100 --overlap-tokens 60", 3, "overlap"),
         ("collections remove none --yes", 3, "none"),
+        ("collections remove none", 3, "no collection 'none'"),
         ("serve --host 0.0.0.0", 3, "key"),
         ("serve --host nowhere.invalid", 3, "nowhere.invalid"),
         ("serve --port 70000", 2, "70000"),

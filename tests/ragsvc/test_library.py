@@ -1,8 +1,12 @@
 """Collections by name and by document id, across processes."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from filelock import FileLock
 
+from indexes.collection import Collection
 from indexes.errors import NotFound, StoreError
 from indexes.types import ChangeSet, ChunkSpec, DocumentUpsert, EmbeddingSpec, FileStat, IndexSpec
 from ragsvc.errors import BadRequest, CollectionBusy, CollectionExists, UnknownCollection
@@ -159,3 +163,63 @@ def test_what_another_process_removed_is_gone(open_library, tmp_path):
     assert not (tmp_path / "data" / "collections" / opened.id).exists()
     two.create("papers", SPEC)
     assert one.open("papers").id != opened.id
+
+
+def test_a_slow_collection_holds_up_no_other(open_library, monkeypatch):
+    """While the disk of one collection keeps its opening waiting, another one is opened; those who want it get one."""
+    library = open_library()
+    slow, quick = library.create("slow", SPEC).folder, library.create("quick", SPEC).id
+    library.close()
+    begun, going_on, opened = threading.Event(), threading.Event(), []
+    open_collection = Collection.open
+
+    def opening(folder, **values):
+        if folder == slow:
+            opened.append(folder)
+            begun.set()
+            assert going_on.wait(20)
+        return open_collection(folder, **values)
+
+    monkeypatch.setattr(Collection, "open", opening)
+    with ThreadPoolExecutor(4) as threads:
+        waiting = [threads.submit(library.open, "slow") for _ in range(2)]
+        try:
+            assert begun.wait(10)
+            assert threads.submit(library.open, "quick").result(10).id == quick
+            assert threads.submit(library.names).result(10) == ("default", "quick", "slow")
+            assert not any(one.done() for one in waiting)
+        finally:
+            going_on.set()
+        one, two = (each.result(10) for each in waiting)
+    assert one is two
+    assert opened == [slow]
+
+
+def test_a_removal_waits_for_an_opening_and_closes_what_it_opened(open_library, monkeypatch):
+    """Who is opening a collection when its row goes gets one that is closed: it is in nobody's table any more."""
+    library, other = open_library(), open_library()
+    folder = library.create("papers", SPEC).folder
+    library.close()
+    begun, going_on = threading.Event(), threading.Event()
+    open_collection = Collection.open
+
+    def opening(place, **values):
+        opened = open_collection(place, **values)
+        if place == folder:
+            begun.set()
+            assert going_on.wait(20)
+        return opened
+
+    monkeypatch.setattr(Collection, "open", opening)
+    with ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(library.open, "papers")
+        assert begun.wait(10)
+        removing = threads.submit(library.remove, "papers")
+        while "papers" in other.names():
+            pass
+        assert not removing.done()
+        going_on.set()
+        removing.result(10)
+        opened = waiting.result(10)
+    with pytest.raises(StoreError, match="closed"):
+        opened.status()

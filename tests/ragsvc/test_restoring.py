@@ -214,7 +214,7 @@ def test_segments_are_built_before_the_collection_is_served(place: Place, kept: 
     place.backups._delta_rows = 2
     place.backups.restore(kept, "papers", replace=True)
     restored = place.library.open("papers")
-    [segment] = restored.generations()[-1].segments
+    [segment] = restored.generations.listed()[-1].segments
     assert (restored.folder / "segments" / segment.file).is_file()
     assert doctor.examine(place.data).checked[1].findings == ()
     assert caplog.text == ""
@@ -442,7 +442,7 @@ def test_a_restore_that_is_killed_is_whole_or_not_at_all(place: Place, kept: Pat
         if not killed:
             break
     assert there
-    ends = ["lock", "commit", "remove_old", "remove_folder"] if replaced else ["list"]
+    ends = ["lock", "commit", "remove_old", "remove_folder"] if replaced else ["list", "listed"]
     assert reached == [
         f"restore.{step}"
         for step in ("make_folder", "copy", "sync", "migrate", "rename_documents", "sync_folder", "open", *ends)

@@ -8,12 +8,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
-from ragsvc import service_store
+from ragsvc import service_file
 from ragsvc.errors import (
     BadRequest,
     CollectionExists,
@@ -24,8 +25,9 @@ from ragsvc.errors import (
     UnknownCollection,
 )
 from ragsvc.ledger import LedgerEntry
-from ragsvc.service_store import SCHEMA_VERSION, ServiceStore
-from tests.indexes.test_store import visit
+from ragsvc.service_migrations import SCHEMA_VERSION, STEPS
+from ragsvc.service_store import ServiceStore
+from tests.indexes.test_store import leave_behind, visit
 
 DAY = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -241,10 +243,10 @@ def test_each_step_runs_once_and_whole(tmp_path: Path, monkeypatch: pytest.Monke
     first = ServiceStore.open(tmp_path)
     first.add_collection("abc123", "kept")
     first.close()
-    monkeypatch.setattr(service_store, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr(service_file, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
     for statement, version in (("CREATE TABLE nonsense (", SCHEMA_VERSION), ("SELECT 1", SCHEMA_VERSION + 1)):
         step = ("ALTER TABLE collection ADD COLUMN extra TEXT", statement)
-        monkeypatch.setattr(service_store, "_STEPS", (*service_store._STEPS[:SCHEMA_VERSION], step))
+        monkeypatch.setattr(service_file, "STEPS", (*STEPS, step))
         if version == SCHEMA_VERSION:
             with pytest.raises(StorageFailed):
                 ServiceStore.open(tmp_path)
@@ -367,3 +369,13 @@ def test_opening_again_takes_no_lock_from_who_has_it_open(store: ServiceStore) -
         assert other.execute("SELECT name FROM collection").fetchall() == [("papers",)]
     other.close()
     assert store.path.with_name(f"{store.path.name}-wal").exists()
+
+
+def test_a_log_of_a_header_alone_is_opened(store: ServiceStore, tmp_path: Path) -> None:
+    """A process that was killed before the first page of its new log leaves a file that opens, with what is in it."""
+    store.add_collection("abc123", "papers")
+    left = tmp_path / "left"
+    left.mkdir()
+    leave_behind(store.path, left)
+    with closing(ServiceStore.open(left)) as opened:
+        assert [row.name for row in opened.collections()] == ["papers"]

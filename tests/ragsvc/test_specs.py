@@ -5,7 +5,7 @@ import pytest
 from indexes.types import ChunkSpec, EmbeddingSpec, IndexSpec
 from ragsvc.errors import ConfigurationError
 from ragsvc.settings import Settings
-from ragsvc.specs import check_agrees, new_spec, reach
+from ragsvc.specs import DIMENSIONS, check_agrees, new_spec, reach
 
 
 def _settings(**fields: object) -> Settings:
@@ -45,6 +45,17 @@ def test_a_spec_that_makes_no_sense_is_refused(fields, options, word):
     """Unknown widths, widths a model has not, too much overlap and too large chunks are refused with the way out."""
     with pytest.raises(ConfigurationError, match=word):
         new_spec(_settings(**fields), **options)
+
+
+def test_an_unknown_model_is_named_with_its_setting_and_the_known_ones():
+    """The setting, its value, and what it may be; a model that was given otherwise is not called a setting."""
+    with pytest.raises(ConfigurationError) as raised:
+        new_spec(_settings(embedding_model="gpt"))
+    for word in ("RAGSVC_EMBEDDING_MODEL is 'gpt'", *DIMENSIONS, "RAGSVC_EMBEDDING_DIMENSIONS"):
+        assert word in str(raised.value)
+    with pytest.raises(ConfigurationError) as raised:
+        new_spec(_settings(), model="gpt")
+    assert "RAGSVC_EMBEDDING_MODEL" not in str(raised.value)
 
 
 def test_only_explicit_settings_are_compared():

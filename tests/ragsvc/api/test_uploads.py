@@ -322,6 +322,7 @@ def test_a_body_is_discarded_however_busy_the_writers_are(tmp_path):
                 removal = pool.submit(room.send, "DELETE", f"/documents/{document['id']}")
                 time.sleep(0.3)  # it waits for the lock, in the only place
                 client.close()
+                until = time.monotonic() + 5
                 while left(room) and time.monotonic() < until:
                     time.sleep(0.01)
                 assert left(room) == []
