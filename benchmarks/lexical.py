@@ -103,7 +103,7 @@ def row(taken: list[float]) -> str:
 def everything(collection: Collection) -> Iterator[None]:
     """Search tables of any size for all words, by FTS5."""
     known, pruning.LARGE = pruning.LARGE, 1 << 60  # type: ignore[misc]
-    words = collection._remembered.words  # noqa: SLF001
+    words = collection._current_words  # noqa: SLF001
     serving, words.serving = words.serving, lambda *_: None  # type: ignore[method-assign]
     try:
         yield

@@ -20,6 +20,7 @@ from indexes import (
     store_words,
 )
 from indexes.current_snapshot import CurrentSnapshot
+from indexes.current_words import CurrentWords
 from indexes.errors import Conflict, InvalidVectors, SpecMismatch, StoreNotFound
 from indexes.garbage import Garbage
 from indexes.generations import AUTO, DELTA_ROWS, Segments
@@ -74,7 +75,7 @@ class Collection:
     def __init__(
         self, store: Store, folder: Path, collection_id: str, delta_rows: int, kind: str, word_rows: int
     ) -> None:
-        self._store, self._folder = store, folder
+        self._store, self._folder, self._id = store, folder, collection_id
         self._files = SegmentFiles(store, folder)
         if not store.read_only:
             try:
@@ -83,13 +84,13 @@ class Collection:
                 store.close()
                 raise
         self._segments = Segments(store, self._files, kind, delta_rows)
-        self._id = collection_id
         self._words = WordIndexes(store, folder, word_rows)
-        self._remembered = Remembered(self._words)
+        self._current_words = CurrentWords(store, self._words)
+        self._remembered = Remembered(self._current_words)
         self._current = CurrentSnapshot(store, self._files, self._segments, self._remembered.visibility)
         self.generations = Generations(store, self._segments)
-        self.garbage = Garbage(store, self._segments, self._words, folder)
-        self.purges = Purges(store, self._segments, self._words, folder)
+        self.garbage = Garbage(store, self._segments, self._current_words, folder)
+        self.purges = Purges(store, self._segments, self._current_words, folder)
 
     @classmethod
     def create(
@@ -126,7 +127,7 @@ class Collection:
     def close(self) -> None:
         """Close the files. Calls that are under way end first or fail cleanly."""
         self._current.close()
-        self._words.close()
+        self._current_words.close()
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -261,10 +262,9 @@ class Collection:
         return self._segments.fold()
 
     def fold_if_due(self) -> bool:
-        """Turn the delta into a segment when it has grown past its limit; say whether it did.
+        """Turn the delta into a segment when it has grown past its limit; say whether it did. Index words as well.
 
-        The index of words is brought up to now, too, where that is due. Where others are in the way it did not: it is
-        due again, and nothing is lost.
+        Where others are in the way it did not: it is due again, and nothing is lost.
         """
         self._words.build_if_due()
         return self._segments.fold_if_due()
@@ -305,13 +305,13 @@ class Collection:
             head = store_vectors.head(connection)
             self._current.covering(connection, head)
             self._remembered.visibility.load(connection, head)
-            self._words.serving(connection, head)
+            self._current_words.serving(connection, head)
         self._current.wake_if_stale(head)
 
     def settle(self, seconds: float = 60.0) -> bool:
         """Wait until what is new is loaded and what is damaged rebuilt, at most so long; say whether they are."""
         self.load()
-        return self._current.settle(seconds) and self._words.settle(seconds)
+        return self._current.settle(seconds) and self._current_words.settle(seconds)
 
     def documents(
         self, source: str | None, limit: int, after: str | None

@@ -15,11 +15,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from indexes import publishing, store_garbage
+from indexes.current_words import CurrentWords
 from indexes.failpoints import point
 from indexes.generations import Segments
 from indexes.store import Connection, Store, now
 from indexes.store_errors import translated
-from indexes.word_indexes import WordIndexes
 
 _LOOKED_AT = 10_000
 """Vectors a transaction that reads: it holds back nobody, but the log grows while it lasts."""
@@ -51,7 +51,7 @@ class GarbageReport:
 class Garbage:
     """What one collection uses no more. Each call is safe beside anything."""
 
-    def __init__(self, store: Store, segments: Segments, words: WordIndexes, folder: Path) -> None:
+    def __init__(self, store: Store, segments: Segments, words: CurrentWords, folder: Path) -> None:
         self._store, self._segments, self._words, self._folder = store, segments, words, folder
 
     def collect(self, keep_days: float) -> GarbageReport:
@@ -67,11 +67,8 @@ class Garbage:
         runs = run_goes_on(self._folder)
         vectors = 0 if runs else sweep(self._store, _stamp(datetime.now(UTC) - timedelta(days=keep_days)))
         point("garbage.files")
-        files = (
-            self._segments.remove_unpublished()
-            + self._words.remove_unlisted()
-            + (0 if runs else _remove_spools(self._folder))
-        )
+        files = self._segments.remove_unpublished() + self._words.remove_unlisted()
+        files += 0 if runs else _remove_spools(self._folder)
         point("garbage.remember")
         with self._store.write() as connection:
             if not runs:
@@ -82,6 +79,7 @@ class Garbage:
 
     def collect_if_due(self, keep_days: float) -> GarbageReport | None:
         """Collect garbage unless that was done within a day: then nothing but one row is read, and None returned."""
+        self._words.let_go()
         with self._store.read() as connection:
             last = store_garbage.collected_at(connection)
         if last is not None and last > _stamp(datetime.now(UTC) - timedelta(hours=_DUE_HOURS)):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from indexes import store_changes, store_garbage, store_vectors, store_words
+from indexes.current_words import CurrentWords
 from indexes.errors import RunGoesOn
 from indexes.failpoints import point
 from indexes.garbage import mark, run_goes_on, sweep
@@ -15,7 +16,6 @@ from indexes.generations import Segments
 from indexes.store import Connection, Store
 from indexes.store_garbage import PendingPurge, PurgedRows
 from indexes.types import IdArray, Segment
-from indexes.word_indexes import WordIndexes
 
 ERASE_SECONDS = 30.0
 """How long readers and builders may keep a purge from going on."""
@@ -28,7 +28,7 @@ _ALL = "9999"
 class Purges:
     """The purges of one collection: begun, pending, erased, ended."""
 
-    def __init__(self, store: Store, segments: Segments, words: WordIndexes, folder: Path) -> None:
+    def __init__(self, store: Store, segments: Segments, words: CurrentWords, folder: Path) -> None:
         self._store, self._segments, self._words, self._folder = store, segments, words, folder
 
     def begin(self, document_id: str) -> PurgedRows:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from indexes import lexical, pruning, store_search, store_words, word_search
+from indexes.current_words import CurrentWords, WordSnapshot
 from indexes.errors import InvalidQuery, StoreDamaged
 from indexes.fusion import weighted_mean
 from indexes.snapshots import Snapshot
@@ -15,7 +16,6 @@ from indexes.store_vectors import Head
 from indexes.types import Filter, FloatVector, Hit, LegScore, Mode, SearchResult
 from indexes.visibility import Visibility
 from indexes.vocabulary import Vocabulary
-from indexes.word_indexes import WordIndexes, WordSnapshot
 
 _MODES = ("hybrid", "dense", "lexical")
 _LEAST_CANDIDATES = 100
@@ -66,7 +66,7 @@ def require_valid(query: Query, dimensions: int) -> None:
 class Remembered:
     """What a collection's searches remember for one another."""
 
-    words: WordIndexes
+    words: CurrentWords
     visibility: Visibility = field(default_factory=Visibility)
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
 

@@ -243,6 +243,10 @@ class WordLines:
         known = self._stems
         return ["  ".join([*[known[word] for word in words], *exact]) for words, exact in split]
 
+    def named(self, rows: Sequence[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+        """Yield (chunk id, its line) for (chunk id, its text)."""
+        return zip((chunk_id for chunk_id, _ in rows), self.lines(text for _, text in rows), strict=True)
+
 
 @cache
 def _stemmer() -> Connection:

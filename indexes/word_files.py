@@ -17,12 +17,6 @@ Files = Mapping[str, tuple[int, str]]
 log = logging.getLogger("indexes")
 
 
-def require_version(found: str, wanted: str) -> None:
-    """Raise StoreDamaged where another release wrote an index."""
-    if found != wanted:
-        raise StoreDamaged("another release wrote it")
-
-
 def require_whole(folder: Path, files: Files) -> None:
     """Compare sizes and checksums of all files with the list. Raises OSError or StoreDamaged."""
     for name, (size, sha256) in files.items():

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from math import log1p
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -32,17 +31,20 @@ REWRITTEN: Final = frozenset({_META, _MANAGED})
 
 @cache
 def is_installed() -> bool:
-    """Whether the extra `tantivy` is there."""
-    return find_spec("tantivy") is not None
+    """Whether the extra `tantivy` is there, and can be used on this machine."""
+    try:
+        import tantivy  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class WordHit:
-    """A chunk that was found. `score` orders the hits of all readers that were asked with the same weights, about."""
+    """A chunk of a reader. `score` orders the hits of this reader alone: each has average lengths of its own."""
 
     chunk_id: int
     score: float
-    reader: "WordReader"
     address: "tantivy.DocAddress"
 
 
@@ -81,8 +83,7 @@ class WordReader:
             hits = self._searcher.search(tantivy.Query.boolean_query(parts), most, count=False).hits
             ids = self._searcher.fast_field_values(_ID, [address for _, address in hits])
         return [
-            WordHit(int(chunk_id or 0), score, self, address)
-            for chunk_id, (score, address) in zip(ids, hits, strict=True)
+            WordHit(int(chunk_id or 0), score, address) for chunk_id, (score, address) in zip(ids, hits, strict=True)
         ]
 
     def lines(self, hits: Iterable[WordHit]) -> list[str]:

@@ -6,10 +6,12 @@ choosing, not for showing. What it chose is scored anew by `indexes.bm25`, chunk
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from indexes import bm25, lexical, store_search, store_words
 from indexes.bm25 import ScoredTerm
+from indexes.current_words import WordSnapshot
 from indexes.errors import StoreDamaged
 from indexes.lexical import Term
 from indexes.store import Connection
@@ -17,7 +19,6 @@ from indexes.store_search import Candidate, Condition, FoundPlace
 from indexes.store_vectors import Head
 from indexes.vocabulary import Vocabulary
 from indexes.word_index import WordHit, WordReader
-from indexes.word_indexes import WordSnapshot
 
 FEW_ROWS: Final = 2_500
 """Rows that hold any of the words, summed, up to which FTS5 is as fast and scores all of them: 1 us each."""
@@ -71,24 +72,16 @@ def candidates(
     if sum(words.holding(words_of) for words_of, _ in asked.values()) <= FEW_ROWS:
         return None
     scored = _scored(connection, vocabulary, head, words, asked)
-    found = _visible(connection, head, words, scored, where, int(_CHOSEN * wanted))
-    if found is None:
-        return None
+    places = _Places(connection, head, where)
     rows, total = store_words.totals(connection, head.chunk_spec_id)
-    ranked = store_search.ranked(
-        (bm25.score(scored, line, total / rows), place)
-        for reader in words.readers
-        for (_, place), line in _with_lines(reader, found)
-    )
-    return ranked[:wanted]
-
-
-_Found = tuple[WordHit, FoundPlace]
-
-
-def _with_lines(reader: WordReader, found: Sequence[_Found]) -> Iterable[tuple[_Found, str]]:
-    own = [one for one in found if one[0].reader is reader]
-    return zip(own, reader.lines(hit for hit, _ in own), strict=True)
+    found = list[tuple[float, FoundPlace]]()
+    for reader in words.readers:
+        best = _visible(reader, scored, places, int(_CHOSEN * wanted))
+        if best is None:
+            return None
+        lines = reader.lines(hit for hit, _ in best)
+        found += [(bm25.score(scored, line, total / rows), place) for (_, place), line in zip(best, lines, strict=True)]
+    return store_search.ranked(found)[:wanted]
 
 
 _Asked = dict[str, tuple[tuple[str, ...], bool]]
@@ -119,27 +112,36 @@ def _scored(
     return scored
 
 
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where chunks stand that are visible in this transaction and pass the filter."""
+
+    connection: Connection
+    head: Head
+    where: Condition
+
+    def of(self, chunk_ids: Sequence[int]) -> dict[int, FoundPlace]:
+        return store_search.places(self.connection, self.head, chunk_ids, self.where)
+
+
 def _visible(
-    connection: Connection,
-    head: Head,
-    words: WordSnapshot,
-    scored: Sequence[ScoredTerm],
-    where: Condition,
-    wanted: int,
-) -> list[_Found] | None:
-    """Return the best chunks that are visible and pass the filter, of `wanted` passages; None for far too many."""
-    asked, known = wanted + _SPARE, dict[int, FoundPlace]()
-    looked: set[int] = set()
+    reader: WordReader, scored: Sequence[ScoredTerm], places: _Places, wanted: int
+) -> list[tuple[WordHit, FoundPlace]] | None:
+    """Return the best chunks of a reader that are visible and pass the filter, up to the place where they have made
+    `wanted` passages, or all; None where too many would have to be looked at."""
+    asked, known, looked = wanted + _SPARE, dict[int, FoundPlace](), set[int]()
+    weights = [(term.words, term.usual) for term in scored]
     while asked <= _MOST:
-        weights = [(term.words, term.usual) for term in scored]
-        hits = [hit for reader in words.readers for hit in reader.best(weights, asked)]
-        hits = sorted(hits, key=lambda hit: -hit.score)[:asked]
+        hits = reader.best(weights, asked)
         new = [hit.chunk_id for hit in hits if hit.chunk_id not in looked]
-        known |= store_search.places(connection, head, new, where)
+        known |= places.of(new)
         looked.update(new)
-        found = [(hit, known[hit.chunk_id]) for hit in hits if hit.chunk_id in known]
-        passages = len({place.text_hash for _, place in found})
-        if len(hits) < asked or passages >= wanted:
-            return found[: 2 * wanted]
-        asked = math.ceil(_GROWTH * asked * wanted / passages) if passages else _LEAP * asked
+        found, passages = list[tuple[WordHit, FoundPlace]](), set[str]()
+        for hit in hits:
+            if hit.chunk_id in known and len(passages) < wanted:
+                found.append((hit, known[hit.chunk_id]))
+                passages.add(known[hit.chunk_id].text_hash)
+        if len(hits) < asked or len(passages) >= wanted:
+            return found
+        asked = math.ceil(_GROWTH * asked * wanted / len(passages)) if passages else _LEAP * asked
     return None

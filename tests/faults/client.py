@@ -84,9 +84,10 @@ class Client:
         self.folder, self.witness = folder, witness
         self.collection: Collection | None
         try:
-            self.collection = Collection.create(folder, "abc123", SPEC, delta_rows=DELTA_ROWS)
+            Collection.create(folder, "abc123", SPEC).close()
         except Conflict:
-            self.collection = self.opened()
+            pass
+        self.collection = self.opened()
         self.source = self.collection.add_source(ROOT, "folder")
         self.state = State()
 
@@ -116,7 +117,7 @@ class Client:
 
     def opened(self) -> Collection:
         """Open it and search once, as one that is ready has: from then on no search needs another file."""
-        collection = Collection.open(self.folder, delta_rows=DELTA_ROWS)
+        collection = Collection.open(self.folder, delta_rows=DELTA_ROWS, word_rows=1)
         try:
             collection.search("any", query_vector("any"), 1, "hybrid")
         except BaseException:
@@ -179,6 +180,11 @@ class Client:
         for wrong in misfound(self.collection, self.state.texts):
             self.witness.say(wrong=wrong)
 
+    def index_words(self) -> None:
+        """Build the index of words as a run would, and have the next searches use it, where the extra is installed."""
+        self.collection._words.build_if_due(rows=1)
+        self.collection.settle()
+
     def fold(self) -> None:
         self.collection.fold()
 
@@ -207,6 +213,7 @@ DEEDS: Mapping[str, Callable[..., None]] = {
     "embed": Client.embed,
     "search": Client.search,
     "fold": Client.fold,
+    "index_words": Client.index_words,
     "fold_if_due": Client.fold_if_due,
     "reopen": Client.reopen,
     "garbage": Client.garbage,

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import failpoints, store_backup, store_word_indexes, word_index, word_indexes, word_search
+from indexes import current_words, failpoints, store_backup, store_word_indexes, word_index, word_indexes, word_search
 from indexes.checking import check
 from indexes.collection import Collection
 from indexes.errors import StorageFull, StoreDamaged
@@ -42,22 +43,29 @@ def collection(folder: Path, empty_collection: Path) -> Iterator[Collection]:
 def served(collection: Collection) -> bool:
     """Whether the next search will use the index."""
     with collection._store.read() as connection:
-        return collection._words.serving(connection, collection._head()) is not None
+        return collection._current_words.serving(connection, collection._head()) is not None
 
 
 def ready(collection: Collection) -> None:
     collection._words.build_if_due()
-    assert collection.settle()
-    assert served(collection)
+    until_served(collection)
+
+
+def until_served(collection: Collection) -> None:
+    """Wait for the thread that loads, and builds: after something went wrong it pauses."""
+    until = time.monotonic() + 60
+    while not (collection.settle() and served(collection)):
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def by_full_text(collection: Collection, query: str, k: int = 10, where: Filter | None = None) -> tuple[Hit, ...]:
-    serving = collection._words.serving
-    collection._words.serving = lambda *_: None
+    serving = collection._current_words.serving
+    collection._current_words.serving = lambda *_: None
     try:
         return collection.search(query, None, k, "lexical", where).hits
     finally:
-        collection._words.serving = serving
+        collection._current_words.serving = serving
 
 
 def by_index(collection: Collection, query: str, k: int = 10, where: Filter | None = None) -> tuple[Hit, ...]:
@@ -173,7 +181,7 @@ def test_many_new_chunks_are_taken_up_beside_the_searches(
     """A search takes a few new chunks itself; with more, full text answers until the background thread has them."""
     fill(collection, source, 5)
     ready(collection)
-    monkeypatch.setattr(word_indexes, "_AT_ONCE", 4)
+    monkeypatch.setattr(current_words, "_AT_ONCE", 4)
     fill(collection, source, 2, 5)
     assert served(collection)
     fill(collection, source, 10, 7, "gamma")
@@ -196,13 +204,13 @@ def test_an_index_is_extended_by_what_is_newer(folder: Path, collection: Collect
     kept = inodes & {path.stat().st_ino for path in (folder / "words" / second).iterdir()}
     assert kept
     ready(collection)
-    assert [reader.rows for reader in collection._words._snapshot.readers] == [50]
+    assert [reader.rows for reader in collection._current_words._snapshot.readers] == [50]
     agree(collection, "gamma alpha")
     for document_id in ids:
         collection.remove_document(document_id)
     assert collection._words.build()
     ready(collection)
-    assert [reader.rows for reader in collection._words._snapshot.readers] == [10]
+    assert [reader.rows for reader in collection._current_words._snapshot.readers] == [10]
     agree(collection, "gamma alpha")
 
 
@@ -234,10 +242,7 @@ def test_damaged_files_are_built_anew(
         DAMAGES[damage](path)
     with Collection.open(folder, word_rows=1) as again, caplog.at_level(logging.WARNING):
         same(again.search("alpha beta", None, 10, "lexical").hits, expected)
-        for _ in range(100):
-            assert again.settle()
-            if served(again):
-                break
+        until_served(again)
         same(by_index(again, "alpha beta"), expected)
     assert "is built anew" in caplog.text
 
@@ -257,10 +262,7 @@ def test_missing_and_foreign_indexes_are_built_anew(
         shutil.rmtree(folder / "words" if what == "all" else next((folder / "words").iterdir()))
     with Collection.open(folder, word_rows=1) as again:
         same(again.search("alpha beta", None, 10, "lexical").hits, expected)
-        for _ in range(100):
-            assert again.settle()
-            if served(again):
-                break
+        until_served(again)
         same(by_index(again, "alpha beta"), expected)
 
 
@@ -421,7 +423,7 @@ def test_an_index_is_for_transactions_that_it_covers(collection: Collection, sou
         head = collection._head()
         fill(collection, source, 1, 50)
         assert served(collection)
-        assert collection._words.serving(connection, head) is None
+        assert collection._current_words.serving(connection, head) is None
 
 
 def test_filters_that_pass_little_are_filled_up(
