@@ -262,10 +262,7 @@ class Collection:
         return self._segments.fold()
 
     def fold_if_due(self) -> bool:
-        """Turn the delta into a segment when it has grown past its limit; say whether it did. Index words as well.
-
-        Where others are in the way it did not: it is due again, and nothing is lost.
-        """
+        """Turn the delta into a segment, and index new words, where it is due; say whether there is a new segment."""
         self._words.build_if_due()
         return self._segments.fold_if_due()
 

@@ -140,8 +140,7 @@ class WordIndexes:
             point("words.sync")
             files = word_files.made_durable(beside, {} if old is None else old.files)
             rows = added + (0 if old is None else old.rows)
-            if word_index.load(beside).rows != rows:
-                raise StorageFull(f"{beside} does not hold the {rows} chunks that were written; check the disk")
+            _require_rows(beside, rows)
             point("words.rename")
             beside.rename(path)
             point("words.sync-folder")
@@ -254,6 +253,15 @@ class WordIndexes:
             raise StorageFull(f"{self._folder} can't be written: {error}; make room, nothing was changed") from error
         finally:
             lock.release()
+
+
+def _require_rows(folder: Path, rows: int) -> None:
+    try:
+        found = word_index.load(folder).rows
+    except StoreDamaged as error:
+        raise StorageFull(f"{folder} can't be read back: {error}; check the disk, nothing was changed") from error
+    if found != rows:
+        raise StorageFull(f"{folder} holds {found} of the {rows} chunks that were written; check the disk")
 
 
 def _may_grow(connection: Connection, old: ListedWords) -> bool:

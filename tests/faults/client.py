@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from indexes import word_index
 from indexes.collection import Collection
 from indexes.errors import Conflict, StorageFull, StoreDamaged
 from indexes.types import ChangeSet, DocumentRename, DocumentUpsert, ManifestEntry, text_hash
@@ -84,10 +85,9 @@ class Client:
         self.folder, self.witness = folder, witness
         self.collection: Collection | None
         try:
-            Collection.create(folder, "abc123", SPEC).close()
+            self.collection = Collection.create(folder, "abc123", SPEC, delta_rows=DELTA_ROWS)
         except Conflict:
-            pass
-        self.collection = self.opened()
+            self.collection = self.opened()
         self.source = self.collection.add_source(ROOT, "folder")
         self.state = State()
 
@@ -117,7 +117,7 @@ class Client:
 
     def opened(self) -> Collection:
         """Open it and search once, as one that is ready has: from then on no search needs another file."""
-        collection = Collection.open(self.folder, delta_rows=DELTA_ROWS, word_rows=1)
+        collection = Collection.open(self.folder, delta_rows=DELTA_ROWS)
         try:
             collection.search("any", query_vector("any"), 1, "hybrid")
         except BaseException:
@@ -182,8 +182,9 @@ class Client:
 
     def index_words(self) -> None:
         """Build the index of words as a run would, and have the next searches use it, where the extra is installed."""
-        self.collection._words.build_if_due(rows=1)
-        self.collection.settle()
+        if word_index.is_installed():
+            self.collection._words.build()
+            self.collection.settle()
 
     def fold(self) -> None:
         self.collection.fold()

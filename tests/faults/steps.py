@@ -90,6 +90,7 @@ def small() -> tuple[Step, ...]:
     return (
         Step("put", ({"a": "apple one\nbread two\n", "b": "cloud three\n"},)),
         Step("fold", ()),
+        Step("index_words", ()),
         Step("put", ({"a": "apple one\ndrum four\n"},)),
         Step("fold_if_due", ()),
         Step("embed", ("eagle five\nfrost six\n",)),
@@ -103,6 +104,8 @@ def small() -> tuple[Step, ...]:
         Step("put", ({"a": "iron nine\n"},)),
         Step("change", ({"c": "eagle five\njungl ten\n", "f": "apple eleven\n"}, "e", "g", "d/b")),
         Step("fold", ()),
+        Step("search", ()),
+        Step("index_words", ()),
         Step("backup", ()),
         Step("remove", ("c",)),
         Step("garbage", ()),
