@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from indexes import word_index
 from tests.faults import canary
 
 
@@ -161,6 +162,7 @@ def test_the_canary_is_everywhere_before(seed):
     bodies = [line for line in found.splitlines() if line.startswith("uploads/")]
     assert len({line.split(":")[0] for line in bodies if f"{canary.WORDS[4]} in utf-8" in line}) == 3
     assert found.count(".f16: float16 of vector") > 40
+    assert not word_index.is_installed() or any("/words/" in line for line in found.splitlines())
     assert any(term.startswith(canary.WORDS[2]) for term in canary.terms(data_dir))
 
 

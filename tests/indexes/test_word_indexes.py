@@ -483,3 +483,56 @@ def test_a_backup_has_none(folder: Path, collection: Collection, source: Source,
             assert store_word_indexes.folders(connection) == frozenset()
         ready(restored)
         agree(restored, "alpha")
+
+
+def test_many_places_of_one_passage_leave_room_for_the_others(collection: Collection, source: Source) -> None:
+    """A passage that stands in hundreds of documents is one hit: the search looks on until it has k passages."""
+    fill(collection, source, 30)
+    put(collection, source, *(upsert(f"copy{n:04}", "alpha alpha alpha\n") for n in range(400)))
+    ready(collection)
+    agree(collection, "alpha connected")
+    assert len({hit.text for hit in by_index(collection, "alpha connected", 20)}) == 20
+
+
+def test_short_new_chunks_are_ranked_among_the_old(collection: Collection, source: Source) -> None:
+    """Newer chunks have another average length: each part names its best, and all get their scores by one measure."""
+    long = " ".join(f"filler{n}" for n in range(60))
+    put(collection, source, *(upsert(f"{n:04}", f"alpha number{n}\n") for n in range(300)))
+    put(collection, source, *(upsert(f"long{n:04}", f"alpha {long} {n}\n") for n in range(40)))
+    ready(collection)
+    put(collection, source, *(upsert(f"new{n:04}", f"alpha {long} new{n}\n") for n in range(150)))
+    put(collection, source, upsert("short", "alpha\n"))
+    assert served(collection)
+    same(by_index(collection, "alpha", 5), by_full_text(collection, "alpha", 5))
+    assert by_index(collection, "alpha", 5)[0].path == "short"
+
+
+def test_chunks_are_taken_into_memory_once(collection: Collection, source: Source) -> None:
+    """Where a search has taken up new chunks while the thread beside it was about to, they are not there twice."""
+    fill(collection, source, 10)
+    ready(collection)
+    before = collection._current_words._snapshot
+    fill(collection, source, 2, 10, "gamma")
+    assert served(collection)
+    collection._current_words._replace(before)
+    assert [reader.rows for reader in collection._current_words._snapshot.readers] == [20, 4]
+
+
+def test_what_another_process_purged_is_let_go(folder: Path, collection: Collection, source: Source) -> None:
+    """A process that nobody asks anything gives up its words when it next looks after the collection."""
+    (purged, *_) = fill(collection, source, 5)
+    ready(collection)
+    with Collection.open(folder, word_rows=1 << 60) as other:
+        other.purges.begin(purged)
+        other.purges.end(other.purges.erase(purged))
+    assert collection._current_words._snapshot is not None
+    collection.garbage.collect_if_due(30)
+    assert collection._current_words._snapshot is None
+
+
+def test_garbage_takes_what_a_killed_build_left(folder: Path, collection: Collection, source: Source) -> None:
+    """Also where nobody builds any more."""
+    fill(collection, source, 5)
+    (folder / "words" / "1-10-ab.tmp").mkdir(parents=True)
+    assert collection.garbage.collect(30).files == 1
+    assert folders(folder) == []
