@@ -46,8 +46,9 @@ class Store:
         self.path = path
         self._busy_seconds = busy_seconds
         self._writing = threading.Lock()
-        self._guard = threading.Lock()
+        self._guard = threading.Condition()
         self._idle: list[Connection] = []
+        self._lent = 0
         self._writer: Connection | None = None
         self._written: tuple[int, int] | None = None
         self._closed = False
@@ -243,24 +244,40 @@ class Store:
         return self._writer
 
     def _take(self) -> Connection:
+        """Return a reading connection; where no other can be opened, the next that is given back within the wait."""
         with self._guard:
             self._refuse_closed()
+            self._lent += 1
             if self._idle:
                 return self._idle.pop()
-        return self._connect(readonly=True)
+        try:
+            return self._connect(readonly=True)
+        except sqlite3.Error as error:
+            with self._guard:
+                self._lent -= 1
+                self._guard.notify_all()
+                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN:  # no descriptor is left
+                    self._guard.wait_for(lambda: self._idle or not self._lent, self._busy_seconds)
+                if not self._idle:
+                    raise
+                self._lent += 1
+                return self._idle.pop()
 
     def _give_back(self, connection: Connection) -> None:
+        kept = False
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            connection.close()
-            raise
-        with self._guard:
-            if not self._closed and len(self._idle) < MAX_IDLE:
-                self._idle.append(connection)
-                return
-        connection.close()
+            kept = True
+        finally:
+            with self._guard:
+                self._lent -= 1
+                kept = kept and not self._closed and len(self._idle) < MAX_IDLE
+                if kept:
+                    self._idle.append(connection)
+                self._guard.notify_all()
+            if not kept:
+                connection.close()
 
     def _refuse_closed(self) -> None:
         if self._closed:
