@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from indexes import publishing, store_changes, store_garbage, store_vectors, store_words
+from indexes import publishing, store_changes, store_documents, store_garbage, store_vectors, store_words
 from indexes.errors import RunGoesOn
 from indexes.failpoints import point
 from indexes.generations import Segments
 from indexes.store import Connection, Store, now
 from indexes.store_garbage import PendingPurge, PurgedRows
-from indexes.types import IdArray, Segment
+from indexes.types import IdArray, Segment, run_lock_name
 
 _LOOKED_AT = 10_000
 """Vectors a transaction that reads: it holds back nobody, but the log grows while it lasts."""
@@ -75,7 +75,7 @@ def collect(store: Store, segments: Segments, folder: Path, keep_days: float) ->
     runs = run_goes_on(folder)
     vectors = 0 if runs else _sweep(store, _stamp(datetime.now(UTC) - timedelta(days=keep_days)))
     point("garbage.files")
-    files = segments.remove_unpublished() + (0 if runs else _remove_spools(folder))
+    files = segments.remove_unpublished() + (0 if runs else _remove_spools(folder)) + _remove_locks(store, folder)
     point("garbage.remember")
     with store.write() as connection:
         if not runs:
@@ -137,6 +137,24 @@ def _sweep(
         swept += len(keys)
         if len(keys) < _SWEPT:
             return swept
+
+
+def _remove_locks(store: Store, folder: Path) -> int:
+    """Remove the lock files of sources that are gone; return how many.
+
+    Safe because a lock is removed by who holds it alone, and because who then gets it on the removed file looks at the
+    file's links, finds none, and takes the lock anew on a new file (`filelock` does; a test shows it).
+    """
+    removed = 0
+    for path in (folder / "locks").glob("run-*.lock"):
+        with contextlib.suppress(Timeout, OSError), FileLock(path, timeout=0, mode=0o600):
+            with store.read() as connection:  # only now: a run puts down its source under its lock
+                known = {run_lock_name(source.root) for source in store_documents.sources(connection)}
+            if path.name not in known:
+                point("garbage.lock")
+                path.unlink()
+                removed += 1
+    return removed
 
 
 def _remove_spools(folder: Path) -> int:

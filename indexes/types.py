@@ -29,6 +29,11 @@ def text_hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8")).digest()
 
 
+def run_lock_name(root: str) -> str:
+    """Return the name of the lock file of runs over the source with that root."""
+    return f"run-{hashlib.sha256(root.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.lock"
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddingSpec:
     """What a vector is made by. Two vectors compare only when their specs are equal."""
