@@ -1,10 +1,7 @@
 """`Collection`: one named corpus in one folder. Keeps store and index in step; all calls are safe from many threads."""
 
-import logging
 import re
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -12,13 +9,9 @@ from typing import Self
 import numpy as np
 
 from indexes import (
-    garbage,
-    publishing,
-    snapshots,
     store_backup,
     store_changes,
     store_documents,
-    store_garbage,
     store_generations,
     store_recutting,
     store_rejections,
@@ -26,30 +19,28 @@ from indexes import (
     store_vectors,
     store_words,
 )
-from indexes.background import Background
-from indexes.errors import Conflict, IndexesError, InvalidVectors, SpecMismatch, StoreNotFound
-from indexes.failpoints import point
-from indexes.garbage import GarbageReport
-from indexes.generations import AUTO, Segments
+from indexes.current_snapshot import CurrentSnapshot
+from indexes.errors import Conflict, InvalidVectors, SpecMismatch, StoreNotFound
+from indexes.garbage import Garbage
+from indexes.generations import AUTO, DELTA_ROWS, Segments
+from indexes.publishing import Generations
+from indexes.purges import Purges
 from indexes.search import Query, Remembered, require_valid, search
 from indexes.segment_files import SegmentFiles
-from indexes.snapshots import Snapshot, last_row
-from indexes.store import Connection, Store
+from indexes.snapshots import last_row
+from indexes.store import Store
 from indexes.store_backup import Contents
 from indexes.store_changes import Serving
-from indexes.store_garbage import PendingPurge, PurgedRows
 from indexes.store_vectors import Head
 from indexes.types import (
     ApplyReport,
     ChangeSet,
     CollectionStatus,
-    DocumentCut,
     DocumentInfo,
     EmbeddingSpec,
     Filter,
     FloatMatrix,
     FloatVector,
-    Generation,
     IndexSpec,
     Manifest,
     Mode,
@@ -60,20 +51,9 @@ from indexes.types import (
     TextSlice,
 )
 
-DELTA_ROWS = 10_000
-DELTA_BYTES = 64 << 20
-"""Of float32: whichever of the two limits is met first makes a fold due."""
-OVERDUE = 4
-"""Times that limit: what was not folded by then, by a run, is folded by whoever searches, beside the searches."""
-HELD = 8
-"""Times that limit, 0.5 GB of vectors: what is more is not loaded, and is read from the store at each search."""
-ERASE_SECONDS = 30.0
-"""How long readers and builders may keep a purge from going on."""
 _UNIT_TOLERANCE = 1e-2
 _HASH_BYTES = 32
 _ID = re.compile(r"[a-z0-9]{6}")
-
-log = logging.getLogger("indexes")
 
 
 class Collection:
@@ -82,6 +62,13 @@ class Collection:
     Satisfies `ingest.protocols.ChunkSource` and `ChunkSink`. Every write is one durable transaction; what another
     process commits is seen by the next call.
     """
+
+    generations: Generations
+    """In service, kept, and prepared; satisfies `ingest.protocols.GenerationPort`."""
+    garbage: Garbage
+    """What nothing uses any more."""
+    purges: Purges
+    """Documents that are erased for good."""
 
     def __init__(self, store: Store, folder: Path, collection_id: str, delta_rows: int, kind: str) -> None:
         self._store, self._folder = store, folder
@@ -92,14 +79,13 @@ class Collection:
             except BaseException:
                 store.close()
                 raise
-        self._segments = Segments(store, self._files, kind)
+        self._segments = Segments(store, self._files, kind, delta_rows)
         self._id = collection_id
-        self._delta_rows = delta_rows
-        self._snapshot: Snapshot | None = None
-        self._damaged: set[str] = set()
-        self._refreshing = threading.Lock()
         self._remembered = Remembered()
-        self._background = Background(self._renew)
+        self._current = CurrentSnapshot(store, self._files, self._segments, self._remembered.visibility)
+        self.generations = Generations(store, self._segments)
+        self.garbage = Garbage(store, self._segments, folder)
+        self.purges = Purges(store, self._segments, folder)
 
     @classmethod
     def create(
@@ -135,7 +121,7 @@ class Collection:
 
     def close(self) -> None:
         """Close the files. Calls that are under way end first or fail cleanly."""
-        self._background.close()
+        self._current.close()
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -189,7 +175,7 @@ class Collection:
 
     def remove_source(self, source_id: int) -> None:
         """Remove a source with its documents. Raises NotFound."""
-        with self._writing_words() as connection:
+        with store_changes.changing(self._store) as connection:
             store_changes.remove_source(connection, source_id)
 
     def manifest(self, source_id: int, under: str = "") -> Manifest:
@@ -217,6 +203,12 @@ class Collection:
                 return {}
             return store_vectors.vectors_of(connection, spec_id, spec.dimensions, hashes)
 
+    def unembedded(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
+        """Return visible documents with chunks under `spec` that have no vector, a page of them, with those chunks."""
+        with self._store.read() as connection:
+            spec_ids = store_generations.known_spec_ids(connection, spec)
+            return store_recutting.unembedded(connection, spec_ids, after)
+
     # Writing
 
     def add_vectors(self, spec: EmbeddingSpec, hashes: Sequence[bytes], vectors: FloatMatrix) -> None:
@@ -242,7 +234,7 @@ class Collection:
         if not changes:
             return ApplyReport({})
         store_changes.require_storable(changes)
-        with self._writing_words() as connection:
+        with store_changes.changing(self._store) as connection:
             head = store_vectors.head(connection)
             if changes.upserts and changes.spec not in (None, head.spec):
                 raise SpecMismatch(
@@ -254,143 +246,25 @@ class Collection:
 
     def remove_document(self, document_id: str, by_hand: bool = True) -> None:
         """Remove a document; `by_hand` is remembered until its path comes back. Raises NotFound."""
-        with self._writing_words() as connection:
+        with store_changes.changing(self._store) as connection:
             removed = store_changes.remove_document(connection, document_id)
             if by_hand:
                 store_changes.remember_removal(connection, document_id, *removed)
 
-    @contextmanager
-    def _writing_words(self) -> Iterator[Connection]:
-        """Write where documents change: their words can be taken out only as they were put in."""
-        with self._store.write() as connection:
-            store_words.require_current(connection)
-            store_vectors.tick(connection)
-            yield connection
-
-    # What nothing uses any more
-
-    def collect_garbage(self, keep_days: float) -> GarbageReport:
-        """Delete vectors that were of no use for `keep_days`, and files of killed runs. Safe beside anything."""
-        return garbage.collect(self._store, self._segments, self._folder, keep_days)
-
-    def collect_garbage_if_due(self, keep_days: float) -> GarbageReport | None:
-        """Do so unless it was done within a day: then None, at the cost of reading a row."""
-        return garbage.collect_if_due(self._store, self._segments, self._folder, keep_days)
-
-    def begin_purge(self, document_id: str) -> PurgedRows:
-        """Remove a document with all its rows, for good; `erase_purged` is to follow, also for one removed before.
-
-        Raises NotFound where it never was here, or was purged.
-        """
-        point("purge.rows")
-        with self._writing_words() as connection:
-            purged = garbage.begin_purge(connection, document_id)
-            point("purge.rows.commit")
-        point("purge.rows.committed")
-        return purged
-
-    def was_removed(self, document_id: str) -> bool:
-        """Whether a document was removed, and is not purged: something of it may be left in files."""
-        with self._store.read() as connection:
-            return store_garbage.was_removed(connection, document_id)
-
-    def pending_purges(self) -> tuple[PendingPurge, ...]:
-        """Return the purges that are not complete: killed, or kept from the end by a run."""
-        with self._store.read() as connection:
-            return store_garbage.pending_purges(connection)
-
-    def erase_purged(self, document_id: str, wait_seconds: float = ERASE_SECONDS) -> PendingPurge:
-        """Erase from the files of the collection what a purge, and earlier removals, left; repeatable.
-
-        Raises StoreBusy where readers or builders hold it up for longer than the wait.
-        """
-        return garbage.erase(self._store, self._segments, self._folder, document_id, wait_seconds)
-
-    def end_purge(self, purge: PendingPurge) -> None:
-        """Note that a purge is complete. Raises RunGoesOn: then it is, when that run has ended and this is repeated."""
-        garbage.end_purge(self._store, self._folder, purge)
+    def fold(self) -> bool:
+        """Turn the delta into a segment; say whether there was anything to fold and nobody else was building."""
+        return self._segments.fold()
 
     def fold_if_due(self) -> bool:
         """Turn the delta into a segment when it has grown past its limit; say whether it did.
 
         Where others change the segments meanwhile, or write for long, it did not: it is due again, and nothing is lost.
         """
-        with self._store.read() as connection:
-            head = store_vectors.head(connection)
-            last = last_row(store_vectors.segments(connection, head.generation))
-            limit = self._most_rows(head.spec.embedding)
-            # Ids that went to other specs make this an upper bound; mostly it saves the counting.
-            if head.last_vector_id - last < limit:
-                return False
-            if store_vectors.count_vectors(connection, head.embedding_spec_id, last) < limit:
-                return False
-        try:
-            return self._segments.fold()
-        except Conflict as error:
-            log.info("the delta was not folded (%s); it is tried again", error)
-            return False
-
-    def _most_rows(self, spec: EmbeddingSpec) -> int:
-        return min(self._delta_rows, max(1, DELTA_BYTES // (4 * spec.dimensions)))
-
-    def fold(self) -> bool:
-        """Turn the delta into a segment; say whether there was anything to fold and nobody else was building."""
-        return self._segments.fold()
+        return self._segments.fold_if_due()
 
     def rebuild_segments(self, files: frozenset[str]) -> bool:
         """Build segments anew from the store, by the names of their files; say whether nobody else was building."""
         return self._segments.rebuild(files)
-
-    # Generations
-
-    def uncut(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
-        """Return visible documents that are not cut by `spec` yet, a page of them, behind the key `after`."""
-        return publishing.uncut(self._store, spec, after)
-
-    def add_cuts(self, spec: IndexSpec, cuts: Sequence[DocumentCut]) -> int:
-        """Store chunks under `spec`, invisible until it is published, and return of how many documents.
-
-        A document whose version changed or went meanwhile is left out. Raises ValueError for chunks that contradict
-        those that stand under the same ChunkSpec.
-        """
-        return publishing.add_cuts(self._store, spec, cuts)
-
-    def publish(self, spec: IndexSpec, recut: publishing.Recut | None = None) -> int | None:
-        """Put another IndexSpec in service, in one transaction, and return the number of its generation, a new one.
-
-        Returns None where documents are not cut by it yet and no `recut` is given to cut the last ones: nothing was
-        changed. `spec` in service already is left as it is. Generations beyond the last two before it are dropped.
-        Raises StoreBusy where another process builds.
-        """
-        return publishing.publish(self._store, self._segments, spec, self._most_rows(spec.embedding), recut)
-
-    def rollback(self, number: int | None = None) -> int | None:
-        """Serve a kept generation again, in one transaction, and return its number; by default the older one.
-
-        Returns None where documents are not cut by its spec: nothing was changed. Raises NotFound for a number that is
-        not kept, or where no older one is.
-        """
-        return publishing.rollback(self._store, number)
-
-    def generation_before(self, number: int | None = None) -> Generation:
-        """Return the generation that `rollback` would serve. Raises NotFound as it does."""
-        with self._store.read() as connection:
-            current = store_vectors.head(connection).generation
-            wanted = store_generations.older(connection, current, number)
-            return next(one for one in store_vectors.generations(connection) if one.number == wanted)
-
-    def drop_retired(self) -> None:
-        """Take apart what only generations that are kept no longer needed: chunks, words, embedded hashes.
-
-        In several transactions; what a kill leaves, the next call takes.
-        """
-        publishing.drop_retired(self._store)
-
-    def unembedded(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
-        """Return visible documents with chunks under `spec` that have no vector, a page of them, with those chunks."""
-        with self._store.read() as connection:
-            spec_ids = store_generations.known_spec_ids(connection, spec)
-            return store_recutting.unembedded(connection, spec_ids, after)
 
     # Reading
 
@@ -414,100 +288,22 @@ class Collection:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             require_valid(asked, head.spec.embedding.dimensions)
-            result = search(connection, self._snapshot_for(connection, head), self._remembered, head, asked)
-        if self._is_stale(head):
-            self._background.wake()
+            result = search(connection, self._current.covering(connection, head), self._remembered, head, asked)
+        self._current.wake_if_stale(head)
         return result
 
     def load(self) -> None:
         """Load the segments, and what filters need, now, so that no search waits for them."""
         with self._store.read() as connection:
             head = store_vectors.head(connection)
-            self._snapshot_for(connection, head)
+            self._current.covering(connection, head)
             self._remembered.visibility.load(connection, head)
-        if self._is_stale(head):
-            self._background.wake()
+        self._current.wake_if_stale(head)
 
     def settle(self, seconds: float = 60.0) -> bool:
         """Wait until new segments are loaded and damaged ones rebuilt, at most so long; say whether they are."""
         self.load()
-        return self._background.settle(seconds)
-
-    def _is_stale(self, head: Head) -> bool:
-        snapshot = self._snapshot
-        return bool(self._damaged) or (
-            snapshot is not None and (not snapshots.is_of(snapshot, head) or self._is_overdue(snapshot))
-        )
-
-    def _is_overdue(self, snapshot: Snapshot) -> bool:
-        return bool(snapshot.unfolded) or snapshot.delta.size > OVERDUE * self._most_rows(snapshot.head.spec.embedding)
-
-    def _loaded(self, connection: Connection, head: Head, known: Snapshot | None) -> Snapshot:
-        most = HELD * self._most_rows(head.spec.embedding)
-        return snapshots.load(connection, self._files, head, known, self._damaged.add, most)
-
-    def _snapshot_for(self, connection: Connection, head: Head) -> Snapshot:
-        """Return what holds at least all that a transaction with this head sees. More than that does no harm.
-
-        New rows are added here; another list of segments for the same rows, also that of another generation of the same
-        embedding, is loaded by the background thread. The first load, and one for another embedding, are waited for:
-        nothing in memory has a row of it, and to look through the store instead takes longer than to load them.
-        """
-        snapshot = self._snapshot
-        if snapshot is not None and snapshots.covers(snapshot, head):
-            return snapshot
-        with self._refreshing:
-            snapshot = self._snapshot
-            if snapshot is None or not snapshots.serves(snapshot, head):
-                loaded = self._loaded(connection, head, None)
-                if snapshot is not None and snapshot.head.changes > head.changes:
-                    return (
-                        loaded  # a search that began before the other embedding was published: the next ones need that
-                    )
-                snapshot = loaded
-            elif not snapshots.covers(snapshot, head):
-                snapshot = snapshots.extended(connection, head, snapshot)
-            self._snapshot = snapshot
-            return snapshot
-
-    def _renew(self) -> bool:
-        """Rebuild what is damaged, and load the segments in service; say whether there is nothing left to do.
-
-        What others built is loaded also where this process can build nothing: its delta would grow and grow.
-        """
-        damaged, known = frozenset(self._damaged), self._snapshot
-        overdue = known is not None and self._is_overdue(known)
-        rebuilt = False
-        try:
-            rebuilt = not damaged or self._segments.rebuild(damaged)
-            if overdue:
-                self.fold_if_due()
-        except IndexesError as error:
-            log.warning("segments can't be built (%s); searches go on with what there is", error)
-        mended = damaged if rebuilt else frozenset()
-        self._damaged -= mended
-        known = self._snapshot
-        if known is None:
-            return rebuilt
-        with self._store.read() as connection:
-            head = store_vectors.head(connection)
-            if mended or overdue or not snapshots.is_of(known, head):
-                same, before = snapshots.serves(known, head), self._damaged.copy()
-                renewed = self._loaded(connection, head, snapshots.without(known, mended) if same else None)
-                if known.head.generation != head.generation:
-                    self._remembered.visibility.load(connection, head)
-                # What is in memory has the same rows: it is not given up for files that can't be read just now.
-                if not same or overdue or self._damaged <= before:
-                    self._replace(known, renewed)
-                    known = renewed
-        return rebuilt and not self._damaged and not self._is_overdue(known)
-
-    def _replace(self, known: Snapshot, renewed: Snapshot) -> None:
-        """Serve `renewed`, unless searches went over to another embedding while it was loaded."""
-        with self._refreshing:
-            current = self._snapshot
-            if current is None or any(snapshots.serves(current, one.head) for one in (known, renewed)):
-                self._snapshot = renewed
+        return self._current.settle(seconds)
 
     def documents(
         self, source: str | None, limit: int, after: str | None
@@ -562,11 +358,6 @@ class Collection:
     def backup(self, file: Path, *, overwrite: bool = False) -> Contents:
         """Write everything but what is derived into one file. See `indexes.store_backup.write`."""
         return store_backup.write(self._store, file, overwrite=overwrite)
-
-    def generations(self) -> tuple[Generation, ...]:
-        """Return all generations with their segments, oldest first."""
-        with self._store.read() as connection:
-            return store_vectors.generations(connection)
 
 
 def _initialise(store: Store, collection_id: str, spec: IndexSpec) -> None:

@@ -17,20 +17,24 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from indexes import store_vectors
-from indexes.errors import IndexesError, StorageFull, StoreBusy, StoreDamaged
+from indexes import store_filing, store_vectors
+from indexes.errors import Conflict, IndexesError, StorageFull, StoreBusy, StoreDamaged
 from indexes.failpoints import point
 from indexes.segment_files import SegmentFiles, checksum, kinds
 from indexes.snapshots import last_row, sample
-from indexes.store import BUSY_SECONDS, Connection, Store, sync_folder
+from indexes.store import BUSY_SECONDS, Connection, Store
+from indexes.store_files import sync_folder
 from indexes.store_vectors import Head
 from indexes.tiers import merge_from
-from indexes.types import IdArray, Segment
+from indexes.types import EmbeddingSpec, IdArray, Segment
 from indexes.vector_index import VectorIndex
 from indexes.vector_map import Layout, MappedRows, remove
 
 AUTO = "auto"
 """The kind of a new segment is chosen from its size."""
+DELTA_ROWS = 10_000
+DELTA_BYTES = 64 << 20
+"""Of float32: whichever of the two limits is met first makes a fold due."""
 _TRIALS = 5
 _TRIAL_SCORE = 0.99
 """A vector must find itself, or its equal, at least this near: every kind scores exactly what it finds."""
@@ -41,9 +45,12 @@ log = logging.getLogger("indexes")
 class Segments:
     """Builds the segments of one collection. No call of it belongs into the path of a request."""
 
-    def __init__(self, store: Store, files: SegmentFiles, kind: str = AUTO) -> None:
-        """New segments are of `kind`: one of `indexes.segment_files.kinds()`, or chosen from their size."""
-        self._store, self._files, self._kind = store, files, kind
+    def __init__(self, store: Store, files: SegmentFiles, kind: str = AUTO, delta_rows: int = DELTA_ROWS) -> None:
+        """New segments are of `kind`: one of `indexes.segment_files.kinds()`, or chosen from their size.
+
+        A fold is due when the delta has `delta_rows`, or DELTA_BYTES of vectors.
+        """
+        self._store, self._files, self._kind, self._delta_rows = store, files, kind, delta_rows
         self._removed = 0
 
     def fold(self) -> bool:
@@ -62,7 +69,41 @@ class Segments:
                 return False
             kept = merge_from([*(segment.rows for segment in segments), rows])
             self._replace(head, segments[:kept], segments[kept:])
+            self._file_keys()
             return True
+
+    def fold_if_due(self) -> bool:
+        """Turn the delta into a segment when it has grown past its limit; say whether it did.
+
+        Where others change the segments meanwhile, or write for long, it did not: it is due again, and nothing is lost.
+        """
+        with self._store.read() as connection:
+            head = store_vectors.head(connection)
+            last = last_row(store_vectors.segments(connection, head.generation))
+            limit = self.most_rows(head.spec.embedding)
+            # Ids that went to other specs make this an upper bound; mostly it saves the counting.
+            if head.last_vector_id - last < limit:
+                return False
+            if store_vectors.count_vectors(connection, head.embedding_spec_id, last) < limit:
+                return False
+        try:
+            return self.fold()
+        except Conflict as error:
+            log.info("the delta was not folded (%s); it is tried again", error)
+            return False
+
+    def most_rows(self, spec: EmbeddingSpec) -> int:
+        """Return how many rows the delta may have before it is folded."""
+        return min(self._delta_rows, max(1, DELTA_BYTES // (4 * spec.dimensions)))
+
+    def _file_keys(self) -> None:
+        """File the keys of new rows, in short transactions; what a kill leaves, the next fold files."""
+        for table, key in store_filing.KEYS:
+            more = True
+            while more:
+                point("segment.file-keys")
+                with self._store.write() as connection:
+                    more = store_filing.file_step(connection, table, key)
 
     def compact(self) -> bool:
         """Make one segment of all rows; say whether there were any, and nobody else was building."""

@@ -16,7 +16,7 @@ from indexes.failpoints import point
 from indexes.generations import Segments
 from indexes.store import Connection, Store
 from indexes.store_vectors import Head
-from indexes.types import DocumentCut, IndexSpec, StoredDocument
+from indexes.types import DocumentCut, Generation, IndexSpec, StoredDocument
 
 Outcome = TypeVar("Outcome")
 Recut = Callable[[StoredDocument], DocumentCut]
@@ -29,62 +29,107 @@ _MOST_PAGES = 200
 """Then writers bring documents faster than they are cut, and must wait for it."""
 
 
-def uncut(store: Store, spec: IndexSpec, after: int) -> tuple[StoredDocument, ...]:
-    """Return visible documents that are not cut by `spec` yet, a page of them, behind the key `after`."""
-    with store.read() as connection:
-        return store_recutting.uncut(connection, store_generations.known_spec_ids(connection, spec), after)
+class Generations:
+    """The generations of one collection: the one in service, those that are kept, and the one that is prepared."""
 
+    def __init__(self, store: Store, segments: Segments) -> None:
+        self._store, self._segments = store, segments
 
-def add_cuts(store: Store, spec: IndexSpec, cuts: Sequence[DocumentCut]) -> int:
-    """Store cuts, in one transaction, and return how many documents were still there to take them."""
-    with _writing(store, "recut") as connection:
-        ids = store_generations.spec_ids(connection, spec)
-        store_generations.prepare(connection, ids)
-        return sum(store_recutting.add_cut(connection, ids, cut) for cut in cuts)
+    def listed(self) -> tuple[Generation, ...]:
+        """Return all generations with their segments, oldest first."""
+        with self._store.read() as connection:
+            return store_vectors.generations(connection)
 
+    def before(self, number: int | None = None) -> Generation:
+        """Return the generation that `rollback` would serve. Raises NotFound as it does."""
+        with self._store.read() as connection:
+            current = store_vectors.head(connection).generation
+            wanted = store_generations.older(connection, current, number)
+            return next(one for one in store_vectors.generations(connection) if one.number == wanted)
 
-def publish(
-    store: Store, segments: Segments, spec: IndexSpec, most_rows: int, recut: Recut | None = None
-) -> int | None:
-    """Make a new generation the current one and return its number; None where a document is not cut by it.
+    def uncut(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
+        """Return visible documents that are not cut by `spec` yet, a page of them, behind the key `after`."""
+        with self._store.read() as connection:
+            return store_recutting.uncut(connection, store_generations.known_spec_ids(connection, spec), after)
 
-    Where nothing serves the vectors of its embedding spec yet, and there are more than `most_rows`, their segment is
-    built first: else every process would hold them in its delta.
+    def add_cuts(self, spec: IndexSpec, cuts: Sequence[DocumentCut]) -> int:
+        """Store chunks under `spec`, invisible until it is published, and return of how many documents.
 
-    With `recut` the documents that came meanwhile are cut here, the last of them in the transaction that publishes:
-    under a steady stream of writes there would else always be another one, and the segment built in vain.
-    """
-    with store.read() as connection:
-        if recut is None and _is_uncut(connection, spec):
-            return None
-        coming = _coming(connection, spec, most_rows)
-    with nullcontext() if coming is None else segments.built_ahead(coming) as segment:
-        if recut is not None:
-            _catch_up(store, spec, recut)
-        with _writing(store, "publish") as connection:
-            head = store_vectors.head(connection)
-            if head.spec == spec:
-                return head.generation
+        A document whose version changed or went meanwhile is left out. Raises ValueError for chunks that contradict
+        those that stand under the same ChunkSpec.
+        """
+        with _writing(self._store, "recut") as connection:
+            ids = store_generations.spec_ids(connection, spec)
+            store_generations.prepare(connection, ids)
+            return sum(store_recutting.add_cut(connection, ids, cut) for cut in cuts)
+
+    def publish(self, spec: IndexSpec, recut: Recut | None = None) -> int | None:
+        """Put another IndexSpec in service, in one transaction, and return the number of its generation, a new one.
+
+        Returns None where documents are not cut by it yet and no `recut` is given to cut the last ones: nothing was
+        changed. `spec` in service already is left as it is. Generations beyond the last two before it are dropped.
+        Raises StoreBusy where another process builds.
+
+        Where nothing serves the vectors of its embedding spec yet, and a fold of them would be due, their segment is
+        built first: else every process would hold them in its delta.
+
+        With `recut` the documents that came meanwhile are cut here, the last of them in the transaction that publishes:
+        under a steady stream of writes there would else always be another one, and the segment built in vain.
+        """
+        with self._store.read() as connection:
+            if recut is None and _is_uncut(connection, spec):
+                return None
+            coming = _coming(connection, spec, self._segments.most_rows(spec.embedding))
+        with nullcontext() if coming is None else self._segments.built_ahead(coming) as segment:
             if recut is not None:
-                _cut_last(connection, spec, recut)
-            elif _is_uncut(connection, spec):
+                self._catch_up(spec, recut)
+            with _writing(self._store, "publish") as connection:
+                head = store_vectors.head(connection)
+                if head.spec == spec:
+                    return head.generation
+                if recut is not None:
+                    _cut_last(connection, spec, recut)
+                elif _is_uncut(connection, spec):
+                    return None
+                store_vectors.tick(connection)
+                number = store_generations.publish(connection, spec)
+                if coming is not None and segment is not None and not store_vectors.segments(connection, number):
+                    store_vectors.replace_segments(connection, replace(coming, generation=number), (), segment)
+                return number
+
+    def rollback(self, number: int | None = None) -> int | None:
+        """Serve a kept generation again, in one transaction, and return its number; by default the older one.
+
+        Returns None where documents are not cut by its spec: nothing was changed. Raises NotFound for a number that is
+        not kept, or where no older one is.
+        """
+        with _writing(self._store, "rollback") as connection:
+            head = store_vectors.head(connection)
+            wanted = store_generations.older(connection, head.generation, number)
+            if wanted == head.generation:
+                return wanted
+            if _is_uncut(connection, store_vectors.spec_of(connection, wanted)):
                 return None
             store_vectors.tick(connection)
-            number = store_generations.publish(connection, spec)
-            if coming is not None and segment is not None and not store_vectors.segments(connection, number):
-                store_vectors.replace_segments(connection, replace(coming, generation=number), (), segment)
-            return number
+            store_generations.serve(connection, wanted)
+            return wanted
 
+    def drop_retired(self) -> None:
+        """Take apart what only generations that are kept no longer needed: chunks, words, embedded hashes.
 
-def _catch_up(store: Store, spec: IndexSpec, recut: Recut) -> None:
-    """Cut documents page by page, each in a transaction of its own, until few are left."""
-    after = 0
-    for _ in range(_MOST_PAGES):
-        page = uncut(store, spec, after)
-        if len(page) <= _FEW:
-            return
-        add_cuts(store, spec, [recut(document) for document in page])
-        after = page[-1].key
+        In several transactions; what a kill leaves, the next call takes.
+        """
+        drop_retired(self._store)
+
+    def _catch_up(self, spec: IndexSpec, recut: Recut) -> None:
+        """Cut documents page by page, each in a transaction of its own, until few are left."""
+        after = 0
+        for _ in range(_MOST_PAGES):
+            page = self.uncut(spec, after)
+            if len(page) <= _FEW:
+                return
+            self.add_cuts(spec, [recut(document) for document in page])
+            after = page[-1].key
 
 
 def _cut_last(connection: Connection, spec: IndexSpec, recut: Recut) -> None:
@@ -109,20 +154,6 @@ def _coming(connection: Connection, spec: IndexSpec, most_rows: int) -> Head | N
         return None
     head = store_vectors.head(connection)
     return replace(head, revision=0, spec=spec, embedding_spec_id=embedding, chunk_spec_id=chunks)
-
-
-def rollback(store: Store, number: int | None) -> int | None:
-    """Make a kept generation the current one again and return its number; None where a document is not cut by it."""
-    with _writing(store, "rollback") as connection:
-        head = store_vectors.head(connection)
-        wanted = store_generations.older(connection, head.generation, number)
-        if wanted == head.generation:
-            return wanted
-        if _is_uncut(connection, store_vectors.spec_of(connection, wanted)):
-            return None
-        store_vectors.tick(connection)
-        store_generations.serve(connection, wanted)
-        return wanted
 
 
 def drop_retired(store: Store) -> None:

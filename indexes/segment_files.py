@@ -14,7 +14,8 @@ import numpy as np
 from indexes import store_vectors
 from indexes.errors import NO_STORAGE, StorageFull, StoreDamaged
 from indexes.exact_index import ExactIndex
-from indexes.store import Store, file_bytes
+from indexes.store import Store
+from indexes.store_files import file_bytes
 from indexes.types import FloatMatrix, IdArray, Neighbours, Segment
 from indexes.vector_index import Allowed, SegmentIndex, checked_queries
 from indexes.vector_map import HalfMatrix, Layout, MappedRows, VectorMap, units

@@ -19,7 +19,8 @@ from typing import BinaryIO
 from indexes.errors import Conflict, StorageFull, StoreDamaged, StoreNotFound, StoreTooNew
 from indexes.failpoints import point
 from indexes.migrations import APPLICATION_ID, SCHEMA_VERSION
-from indexes.store import FILE_NAME, Connection, Store, read_file, sync_folder
+from indexes.store import FILE_NAME, Connection, Store
+from indexes.store_files import read_file, sync_folder
 
 _ABANDONED_SECONDS = 600.0
 """An unfinished file that was not written to for so long belongs to a process that died."""

@@ -3,12 +3,13 @@
 import json
 import secrets
 import string
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from indexes import store_chunks, store_garbage, store_rejections, store_vectors, store_words
 from indexes.errors import NotFound
-from indexes.store import Connection, now
+from indexes.store import Connection, Store, now
 from indexes.store_documents import removed_since, signed, source
 from indexes.types import ApplyReport, ChangeSet, DocumentRename, DocumentUpsert, FileStat, Mark
 
@@ -22,6 +23,15 @@ class Serving:
     collection_id: str
     embedding_spec_id: int
     chunk_spec_id: int
+
+
+@contextmanager
+def changing(store: Store) -> Iterator[Connection]:
+    """Write where documents change: their words can be taken out only as they were put in."""
+    with store.write() as connection:
+        store_words.require_current(connection)
+        store_vectors.tick(connection)
+        yield connection
 
 
 def require_storable(changes: ChangeSet) -> None:

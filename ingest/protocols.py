@@ -124,8 +124,8 @@ class CollectionPort(ChunkSource, ChunkSink, Protocol):
 class GenerationPort(Protocol):
     """What it takes to bring a collection to another IndexSpec, or back to an earlier one."""
 
-    def sources(self) -> tuple[Source, ...]:
-        """Return the sources of the collection."""
+    def before(self, number: int | None = None) -> Generation:
+        """Return the generation that `rollback` would serve."""
         ...
 
     def uncut(self, spec: IndexSpec, after: int = 0) -> tuple[StoredDocument, ...]:
@@ -142,10 +142,6 @@ class GenerationPort(Protocol):
 
     def rollback(self, number: int | None = None) -> int | None:
         """Serve a kept generation again and return its number; None where documents are not cut by its spec."""
-        ...
-
-    def generation_before(self, number: int | None = None) -> Generation:
-        """Return the generation that `rollback` would serve."""
         ...
 
     def drop_retired(self) -> None:

@@ -12,7 +12,7 @@ from indexes.types import Chunk, ChunkSpec, DocumentCut, IndexSpec, StoredDocume
 from ingest import template
 from ingest.errors import SettingsError
 from ingest.preparing import cut, run_lock
-from ingest.protocols import GenerationPort
+from ingest.protocols import ChunkSource, GenerationPort
 from ingest.types import Document, Section
 
 CHUNKER: Final = ChunkSpec().chunker
@@ -28,49 +28,49 @@ class Served:
     """That were cut for it now."""
 
 
-def publish(collection: GenerationPort, spec: IndexSpec) -> Served:
+def publish(generations: GenerationPort, spec: IndexSpec) -> Served:
     """Cut every document by `spec`, put it in service, and take apart what is kept no longer.
 
     Killed, it goes on where it was by the same call; however many documents come meanwhile, it ends. Raises
     SettingsError for a spec that this release can't cut by.
     """
-    documents = cut_all(collection, spec)
+    documents = cut_all(generations, spec)
 
     def late(document: StoredDocument) -> DocumentCut:
         nonlocal documents
         documents += 1
         return _cut(document, spec)
 
-    number = collection.publish(spec, late)
+    number = generations.publish(spec, late)
     assert number is not None  # noqa: S101 - nothing is left uncut
-    collection.drop_retired()
+    generations.drop_retired()
     return Served(number, documents)
 
 
-def rollback(collection: GenerationPort, locks: Path, number: int | None = None) -> Served:
+def rollback(generations: GenerationPort, collection: ChunkSource, locks: Path, number: int | None = None) -> Served:
     """Serve a kept generation again, by default the older one, with what was added or changed since cut by its spec.
 
     `locks` is the folder of the lock files: the last documents are cut and the generation is put in service while no
     run over a known source goes on, because such a run would be refused in the middle. Raises RunLocked; SettingsError
     where this release can't cut by that spec; and what the collection does where no such generation is kept.
     """
-    wanted = collection.generation_before(number)
-    documents = cut_all(collection, wanted.spec)
+    wanted = generations.before(number)
+    documents = cut_all(generations, wanted.spec)
     with ExitStack() as held:
         for source in collection.sources():
             held.enter_context(run_lock(locks, source.root))
         while True:
-            documents += cut_all(collection, wanted.spec)
-            served = collection.rollback(wanted.number)
+            documents += cut_all(generations, wanted.spec)
+            served = generations.rollback(wanted.number)
             if served is not None:
                 return Served(served, documents)
 
 
-def cut_all(collection: GenerationPort, spec: IndexSpec) -> int:
+def cut_all(generations: GenerationPort, spec: IndexSpec) -> int:
     """Cut the visible documents that are not cut by `spec` yet; return how many there were."""
     after = documents = 0
-    while page := collection.uncut(spec, after):
-        documents += collection.add_cuts(spec, [_cut(document, spec) for document in page])
+    while page := generations.uncut(spec, after):
+        documents += generations.add_cuts(spec, [_cut(document, spec) for document in page])
         after = page[-1].key
     return documents
 

@@ -19,7 +19,8 @@ from indexes.collection import Collection
 from indexes.errors import IndexesError, RunGoesOn, StoreBusy, StoreError
 from indexes.failpoints import point
 from indexes.store import FILE_NAME as STORE_NAME
-from indexes.store import PAGE_SIZE, DatabaseError, Store, file_bytes, read_file
+from indexes.store import PAGE_SIZE, DatabaseError, Store
+from indexes.store_files import file_bytes, read_file
 from ragsvc import purging
 from ragsvc.errors import ConfigurationError, StorageBusy, StorageFailed, UnknownCollection
 from ragsvc.inbox import Inbox
@@ -117,7 +118,7 @@ class _Examiner:
         """Complete the purges that were killed, or kept from their end by a run."""
         try:
             with Collection.open(folder) as collection:
-                for purge in collection.pending_purges():
+                for purge in collection.purges.pending():
                     try:
                         purging.complete(collection, self._jobs, purge.document_id)
                     except (RunGoesOn, StoreBusy, StorageBusy) as error:

@@ -30,7 +30,7 @@ def generations_list(collection: str, as_json: bool) -> None:
     """List the generation in service and the ones that are kept."""
 
     async def work(house: House) -> tuple[Generation, ...]:
-        return house.library.open(collection).generations()
+        return house.library.open(collection).generations.listed()
 
     generations = run(load_settings(), work)
     if as_json:
@@ -55,7 +55,7 @@ def generations_rollback(number: int | None, collection: str, as_json: bool) -> 
     async def work(house: House) -> tuple[int, Served, CollectionStatus]:
         opened = house.library.open(collection)
         before = opened.generation
-        served = recutting.rollback(opened, house.library.locks(opened), number)
+        served = recutting.rollback(opened.generations, opened, house.library.locks(opened), number)
         return before, served, opened.status()
 
     before, served, status = run(load_settings(), work)

@@ -1,6 +1,6 @@
 """Erases a document for good: from its collection's store and files, from the jobs, from bodies that wait.
 
-Every step may be killed and repeated. What is still to be done stands in the collection (`Collection.pending_purges`);
+Every step may be killed and repeated. What is still to be done stands in the collection (`indexes.purges`);
 the same command, the next `index` and a server go on with it.
 """
 
@@ -43,27 +43,27 @@ def begin(collection: Collection, jobs: JobStore, inbox: Inbox, document_id: str
         document = collection.document(document_id)
         path = document.path if document.source == ROOT else None
     except NotFound:
-        if not collection.was_removed(document_id):
-            if all(purge.document_id != document_id for purge in collection.pending_purges()):
+        if not collection.purges.was_removed(document_id):
+            if all(purge.document_id != document_id for purge in collection.purges.pending()):
                 raise
             return Purged(document_id, None, uploaded=False, shared=0)
     # Before the rows of the collection go, which alone know the path: a kill in between leaves all to be repeated.
     _strip(collection, jobs, inbox, document_id, path)
     point("purge.sweep")
     inbox.sweep(jobs.unfinished)  # bodies that killed processes left: what is in them nobody knows
-    rows = collection.begin_purge(document_id)
+    rows = collection.purges.begin(document_id)
     _strip(collection, jobs, inbox, document_id, path)  # what was accepted meanwhile
     return Purged(document_id, rows.path, rows.source == ROOT, rows.shared)
 
 
 def complete(collection: Collection, jobs: JobStore, document_id: str) -> None:
     """Erase what a purge left in files. Raises StoreBusy, StorageBusy, RunGoesOn: to be repeated later."""
-    purge = collection.erase_purged(document_id)
+    purge = collection.purges.erase(document_id)
     point("purge.jobs")
     jobs.strip(collection.id, document_id, None)
     point("purge.service_slack")
     jobs.erase_slack(ERASE_SECONDS)
-    collection.end_purge(purge)
+    collection.purges.end(purge)
 
 
 def look_after(collection: Collection, jobs: JobStore, keep_days: float) -> None:
@@ -72,10 +72,10 @@ def look_after(collection: Collection, jobs: JobStore, keep_days: float) -> None
     Costs two reads of a row where there is nothing to do.
     """
     try:
-        for purge in collection.pending_purges():
+        for purge in collection.purges.pending():
             complete(collection, jobs, purge.document_id)
             _log.info("a purge is complete", document=purge.document_id)
-        collection.collect_garbage_if_due(keep_days)
+        collection.garbage.collect_if_due(keep_days)
     except StoreTooNew:
         raise
     except (IndexesError, RagsvcError, OSError) as error:

@@ -18,8 +18,9 @@ from indexes import store_backup
 from indexes.collection import Collection
 from indexes.errors import Conflict, IndexesError, StorageFull, StoreDamaged, StoreTooNew
 from indexes.failpoints import point
-from indexes.store import Store, sync_folder
+from indexes.store import Store
 from indexes.store_backup import Contents
+from indexes.store_files import sync_folder
 from ragsvc.errors import BadRequest, CollectionExists
 from ragsvc.job_runner import JOB_LOCK
 from ragsvc.library import UNLISTED, Library, hold_locks, new_id, unlisting

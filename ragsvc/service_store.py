@@ -1,16 +1,14 @@
 """`service.db`: the collections of a data directory, its jobs, and the ledger of what was spent.
 
-The SQL of the jobs stands in `job_store`, which works in the transactions of this store.
-
-The one place where its SQLite errors become the service's. Readers and the writer have a connection each, so that a
-question never waits for a commit; another process's commits are seen by the next read.
+The SQL of the jobs stands in `job_store`, which works in the transactions of this store. Readers and the writer have a
+connection each, so that a question never waits for a commit; another process's commits are seen by the next read.
 """
 
 import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +16,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from indexes.errors import NO_STORAGE, StorageFull, StoreBusy, StoreDamaged, StoreError
-from indexes.failpoints import point
-from indexes.store import erased_slack, make_database_file, patiently, read_still
+from indexes.errors import NO_STORAGE, StorageFull, StoreBusy, StoreDamaged
+from indexes.store_files import erased_slack
 from indexes.store_still import is_still
 from ragsvc.errors import (
     BadRequest,
@@ -33,99 +30,15 @@ from ragsvc.errors import (
     UnknownCollection,
 )
 from ragsvc.ledger import Dimension, LedgerBuffer, LedgerEntry, UsageRow
+from ragsvc.service_file import connect, immediate, prepare, reading_still, require_current, translated
 
 FILE_NAME = "service.db"
-PAGE_SIZE = 16_384
-APPLICATION_ID = 0x72616764
-"""`ragd` in ASCII (`PRAGMA application_id`)."""
 BUSY_SECONDS = 10.0
 
 Connection = sqlite3.Connection
 CollectionState = Literal["creating", "ready", "removing"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_STEPS: tuple[Sequence[str], ...] = (
-    (
-        f"PRAGMA application_id = {APPLICATION_ID}",
-        """CREATE TABLE collection (
-            id TEXT PRIMARY KEY NOT NULL CHECK (length(id) = 6 AND id NOT GLOB '*[^a-z0-9]*'),
-            name TEXT NOT NULL UNIQUE,
-            state TEXT NOT NULL CHECK (state IN ('creating', 'ready', 'removing')),
-            created_at TEXT NOT NULL) WITHOUT ROWID""",
-        # A row outlives its collection: what was spent stays spent.
-        """CREATE TABLE ledger (
-            id INTEGER PRIMARY KEY AUTOINCREMENT,
-            at TEXT NOT NULL,
-            purpose TEXT NOT NULL,
-            role TEXT NOT NULL,
-            model TEXT NOT NULL,
-            provider TEXT NOT NULL,
-            input_tokens INTEGER NOT NULL,
-            output_tokens INTEGER NOT NULL,
-            cost_usd REAL,
-            collection TEXT,
-            outcome TEXT NOT NULL)""",
-        "CREATE INDEX ledger_by_time ON ledger (at)",
-    ),
-    (
-        # A collection's unfinished jobs run in the order of `seq`. A job outlives its collection, cancelled.
-        """CREATE TABLE job (
-            seq INTEGER PRIMARY KEY AUTOINCREMENT,
-            id TEXT NOT NULL UNIQUE,
-            kind TEXT NOT NULL,
-            collection_id TEXT NOT NULL,
-            collection TEXT NOT NULL,
-            state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'waiting', 'done', 'failed', 'cancelled')),
-            details TEXT NOT NULL,
-            error_code TEXT,
-            error TEXT,
-            inputs_done INTEGER NOT NULL DEFAULT 0,
-            inputs_total INTEGER NOT NULL DEFAULT 0,
-            tokens INTEGER NOT NULL DEFAULT 0,
-            cost_usd REAL DEFAULT 0.0,
-            attempts INTEGER NOT NULL DEFAULT 0,
-            not_before TEXT,
-            cancel_requested INTEGER NOT NULL DEFAULT 0,
-            created_at TEXT NOT NULL,
-            started_at TEXT,
-            finished_at TEXT)""",
-        """CREATE INDEX job_unfinished ON job (collection_id, seq)
-            WHERE state IN ('queued', 'running', 'waiting')""",
-        # A document of an upload; its bytes stand in the job's file, `size` of them from `start` on.
-        """CREATE TABLE job_file (
-            job_seq INTEGER NOT NULL,
-            number INTEGER NOT NULL,
-            path TEXT NOT NULL,
-            content_hash BLOB NOT NULL,
-            start INTEGER NOT NULL,
-            size INTEGER NOT NULL,
-            received_ns INTEGER NOT NULL,
-            state TEXT NOT NULL CHECK (state IN
-                ('pending', 'applied', 'unchanged', 'rejected', 'withdrawn', 'cancelled')),
-            reason TEXT,
-            detail TEXT,
-            document_id TEXT,
-            deaths INTEGER NOT NULL DEFAULT 0,
-            PRIMARY KEY (job_seq, number),
-            UNIQUE (job_seq, path)) WITHOUT ROWID""",
-        """CREATE TABLE job_event (
-            id INTEGER PRIMARY KEY AUTOINCREMENT,
-            job_seq INTEGER NOT NULL,
-            at TEXT NOT NULL,
-            kind TEXT NOT NULL,
-            path TEXT,
-            detail TEXT NOT NULL)""",
-        "CREATE INDEX job_event_by_job ON job_event (job_seq, id)",
-    ),
-    (
-        # A restored collection has another folder than its id's; empty means that an earlier release made the row.
-        "ALTER TABLE collection ADD COLUMN folder TEXT NOT NULL DEFAULT ''",
-        "UPDATE collection SET folder = id",
-    ),
-)
-"""The schema as ordered steps, never edited once released; `PRAGMA user_version` is the number of the last that ran."""
-SCHEMA_VERSION = len(_STEPS)
-
 _COLLECTION = "SELECT id, name, state, created_at, iif(folder = '', id, folder) FROM collection"
 _GROUPS: dict[Dimension, str] = {
     "day": "substr(at, 1, 10)",
@@ -161,7 +74,7 @@ class ServiceStore:
         self.read_only = is_still(path)
         """Whether the file could only be read when it was opened: it stays so until it is opened again."""
         if not self.read_only:  # else each read has a connection of its own: see `indexes.store_still`
-            self._read, self._write = _connect(path, busy_seconds), _connect(path, busy_seconds)
+            self._read, self._write = connect(path, busy_seconds), connect(path, busy_seconds)
         self._reading, self._writing = threading.Lock(), threading.Lock()
         self._ledger = LedgerBuffer(self._append)
 
@@ -176,12 +89,12 @@ class ServiceStore:
         """
         path = data_dir / FILE_NAME
         if is_still(path):
-            _require_current(path, busy_seconds)
+            require_current(path, busy_seconds)
             return cls(path, busy_seconds)
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with FileLock(data_dir / "service.lock", timeout=busy_seconds, mode=0o600), _translated(path):
-                _prepare(path, busy_seconds)
+            with FileLock(data_dir / "service.lock", timeout=busy_seconds, mode=0o600), translated(path):
+                prepare(path, busy_seconds)
         except Timeout:
             raise StorageBusy(f"another process has held {path} for {busy_seconds:g} s: try again") from None
         except OSError as error:
@@ -192,7 +105,7 @@ class ServiceStore:
             raise ConfigurationError(
                 f"the data directory can't be used: {error.strerror}: {error.filename}; change RAGSVC_DATA_DIR"
             ) from None
-        with _translated(path):
+        with translated(path):
             return cls(path, busy_seconds)
 
     def close(self) -> None:
@@ -361,9 +274,9 @@ class ServiceStore:
     def rows(self, statement: str, *values: str | int) -> list[tuple[Any, ...]]:
         """Return what a SELECT finds. Raises StorageBusy, StorageFailed."""
         if self.read_only:
-            with _still(self.path, self._busy_seconds) as connection:
+            with reading_still(self.path, self._busy_seconds) as connection:
                 return connection.execute(statement, values).fetchall()
-        with self._reading, _translated(self.path):
+        with self._reading, translated(self.path):
             return self._read.execute(statement, values).fetchall()
 
     @contextmanager
@@ -371,7 +284,7 @@ class ServiceStore:
         """Give a connection inside one transaction, durable when the block ends, undone by an exception."""
         if self.read_only:
             raise NoStorage(f"{self.path} can only be read: give this user the right to write it, then start again")
-        with self._writing, _translated(self.path), _immediate(self._write) as connection:
+        with self._writing, translated(self.path), immediate(self._write) as connection:
             yield connection
 
 
@@ -386,131 +299,3 @@ def check_name(name: str) -> None:
 def stamp(moment: datetime) -> str:
     """Return RFC 3339 in UTC with milliseconds: such texts sort as their times do."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _connect(path: Path, busy_seconds: float, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
-    # Where others have the file open, one that only looks does not even write to their shared memory.
-    shared = "&readonly_shm=1" if mode == "ro" and path.with_name(f"{path.name}-shm").exists() else ""
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}{shared}", uri=True, timeout=busy_seconds, isolation_level=None,
-        check_same_thread=False,
-    )  # fmt: skip
-    try:
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-@contextmanager
-def _immediate(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """One transaction, under the write lock from its start; undone by any exception."""
-    if connection.in_transaction:  # a disk that failed let the last one not even be undone
-        connection.execute("ROLLBACK")
-    point("service.begin")
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield connection
-        point("service.commit")
-        connection.execute("COMMIT")
-        point("service.committed")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-def _prepare(path: Path, busy_seconds: float) -> None:
-    """Make the file where there is none, refuse what is not ours or newer without a change, else migrate."""
-    point("service.file")
-    make_database_file(path)
-    application, version = _marks(path, busy_seconds)
-    if version > SCHEMA_VERSION:
-        raise ConfigurationError(
-            f"{path} has schema {version}, this release knows {SCHEMA_VERSION}: use the release that wrote it"
-        )
-    if (application, version) == (APPLICATION_ID, SCHEMA_VERSION):
-        return
-    connection = _connect(path, busy_seconds)
-    try:
-        if application == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            raise ConfigurationError(f"{path} is another program's database: change RAGSVC_DATA_DIR")
-        connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-        point("service.log")
-        connection.execute("PRAGMA journal_mode = WAL")
-        for number, statements in enumerate(_STEPS[version:], start=version + 1):
-            with _immediate(connection):
-                for statement in statements:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {number}")
-    finally:
-        connection.close()
-
-
-def _marks(path: Path, busy_seconds: float) -> tuple[int, int]:
-    """Return application id and schema version, through a connection that can't write if that will do."""
-    try:
-        application, version = patiently(lambda: _read_marks(path, busy_seconds, "ro"))
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
-            raise
-        # A creation was killed before the file got its log; what it left half-written must be taken back to be read.
-        application, version = _read_marks(path, busy_seconds, "rw")
-    if application not in (0, APPLICATION_ID):
-        raise ConfigurationError(f"{path} is another program's database: change RAGSVC_DATA_DIR")
-    return application, version
-
-
-def _read_marks(path: Path, busy_seconds: float, mode: Literal["rw", "ro"]) -> tuple[int, int]:
-    with closing(_connect(path, busy_seconds, mode)) as connection:
-        return _marks_in(connection)
-
-
-def _marks_in(connection: sqlite3.Connection) -> tuple[int, int]:
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    return application, connection.execute("PRAGMA user_version").fetchone()[0]
-
-
-def _require_current(path: Path, busy_seconds: float) -> None:
-    """Raise ConfigurationError for a file that can only be read, and is not of this release's schema."""
-    with _still(path, busy_seconds) as connection:
-        found = _marks_in(connection)
-    if found != (APPLICATION_ID, SCHEMA_VERSION):
-        raise ConfigurationError(
-            f"{path} can't be written and is of another schema than this release's: use the release that wrote it, or "
-            "open it once where it can be written"
-        )
-
-
-@contextmanager
-def _still(path: Path, busy_seconds: float) -> Iterator[sqlite3.Connection]:
-    """Read a file that can't be written."""
-    try:
-        with read_still(path, busy_seconds) as connection:
-            yield connection
-    except StoreBusy as error:
-        raise StorageBusy(str(error)) from None
-    except StorageFull as error:
-        raise NoStorage(str(error)) from None
-    except StoreError as error:
-        raise StorageFailed(str(error)) from None
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into the service's."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended codes carry the plain one in their low byte
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise StorageBusy(f"another process held {path} for longer than the wait: try again") from error
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise StorageFailed(f"{path} is damaged ({error}): restore it from a backup") from error
-        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
-            raise NoStorage(
-                f"{path} can't be used, and this step was undone ({error}): make room, check permissions and the limit "
-                "of open files (ulimit -n), then repeat"
-            ) from error
-        raise StorageFailed(f"{path}: {error}") from error

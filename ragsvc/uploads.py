@@ -131,7 +131,7 @@ class Uploads:
                 purged = purging.begin(collection, self.jobs, self._inbox, document_id)
             purging.complete(collection, self.jobs, document_id)
         except KeyboardInterrupt:
-            if any(purge.document_id == document_id for purge in collection.pending_purges()):
+            if any(purge.document_id == document_id for purge in collection.purges.pending()):
                 raise Interrupted(_NOT_ERASED) from None
             if purged is None:
                 raise

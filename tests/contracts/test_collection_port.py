@@ -5,20 +5,21 @@ import inspect
 import pytest
 
 from indexes.collection import Collection
+from indexes.publishing import Generations
 from ingest.protocols import ChunkSink, ChunkSource, GenerationPort
 
 ASKED = [
-    (port, name)
-    for port in (ChunkSource, ChunkSink, GenerationPort)
+    (offering, port, name)
+    for offering, port in ((Collection, ChunkSource), (Collection, ChunkSink), (Generations, GenerationPort))
     for name, member in vars(port).items()
     if not name.startswith("_") and (callable(member) or isinstance(member, property))
 ]
 
 
-@pytest.mark.parametrize(("port", "name"), ASKED)
-def test_a_collection_has_what_the_ingest_asks(port: type, name: str) -> None:
+@pytest.mark.parametrize(("offering", "port", "name"), ASKED)
+def test_a_collection_has_what_the_ingest_asks(offering: type, port: type, name: str) -> None:
     """The same parameters in the same order with the same defaults; a property stays one."""
-    asked, offered = inspect.getattr_static(port, name), inspect.getattr_static(Collection, name)
+    asked, offered = inspect.getattr_static(port, name), inspect.getattr_static(offering, name)
     if isinstance(asked, property):
         assert isinstance(offered, property)
         return

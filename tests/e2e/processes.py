@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from tests.openai_fake import OpenAIFake
+
 ROOT = Path(__file__).resolve().parents[2]
 _PASSED_ON = ("PATH", "HOME", "LANG", "SSL_CERT_FILE", "COVERAGE_PROCESS_START")
 
@@ -22,6 +24,11 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
     """Return the environment of a process that knows nothing of the one that runs the tests."""
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return kept | {"RAGSVC_DATA_DIR": str(data_dir), "RAGSVC_ENV_FILE": "/nonexistent", **settings}
+
+
+def openai(fake: OpenAIFake) -> dict[str, str]:
+    """Return settings that take the stand-in for OpenAI's own host."""
+    return {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,11 @@ import re
 import pytest
 
 from tests.conftest import shared_data
-from tests.e2e.processes import ROOT, Ragsvc, Server
+from tests.e2e.conftest import GUIDE
+from tests.e2e.processes import ROOT, Ragsvc, Server, openai
 from tests.openai_fake import OpenAIFake
 from tests.ragsvc.followup_cases import ELSEWHERE, FASTAPI, OWN, Case, turns
 
-GUIDE = """# Pumps
-
-## Priming
-
-Fill the casing with water before the first start. A dry pump seizes within a minute.
-
-## Winter
-
-Drain the casing before frost. Ice cracks the impeller housing.
-"""
 VALVES = """# Valves
 
 Turn the red valve clockwise to close it. A closed valve is opened counterclockwise.
@@ -156,8 +147,7 @@ def server(tmp_path_factory, upstream):
     folder = tmp_path_factory.mktemp("docs")
     (folder / "pumps.md").write_text(GUIDE, encoding="utf-8")
     (folder / "valves.md").write_text(VALVES, encoding="utf-8")
-    settings = {"OPENAI_API_KEY": upstream.key, "OPENAI_BASE_URL": upstream.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
-    ragsvc = Ragsvc(tmp_path_factory.mktemp("data"), settings)
+    ragsvc = Ragsvc(tmp_path_factory.mktemp("data"), openai(upstream))
     ragsvc.index(folder)
     with ragsvc.serve() as server:
         yield server

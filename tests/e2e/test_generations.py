@@ -15,38 +15,7 @@ from ingest.preparing import run_lock
 from tests.e2e.processes import Ragsvc, Server
 from tests.openai_fake import OpenAIFake
 
-GUIDE = """# Pumps
-
-## Priming
-
-Fill the casing with water before the first start. A dry pump seizes within a minute.
-
-## Winter
-
-Drain the casing before frost. Ice cracks the impeller housing.
-"""
 OTHER = IndexSpec(EmbeddingSpec("text-embedding-3-small", 512), ChunkSpec(32, 4))
-
-
-@pytest.fixture
-def fake():
-    with OpenAIFake() as fake:
-        yield fake
-
-
-@pytest.fixture
-def ragsvc(tmp_path, fake):
-    settings = {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
-    return Ragsvc(tmp_path / "data", settings)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    folder = tmp_path / "docs"
-    folder.mkdir()
-    (folder / "pumps.md").write_text(GUIDE, encoding="utf-8")
-    (folder / "valves.md").write_text("# Valves\n\nTurn the red valve clockwise to close it.\n", encoding="utf-8")
-    return folder
 
 
 def _store(ragsvc: Ragsvc) -> Path:
@@ -57,7 +26,7 @@ def _store(ragsvc: Ragsvc) -> Path:
 def _publish(ragsvc: Ragsvc, spec: IndexSpec = OTHER) -> int:
     """Do what brings a collection to another spec, beside the server, without its vectors."""
     with Collection.open(_store(ragsvc)) as collection:
-        return recutting.publish(collection, spec).number
+        return recutting.publish(collection.generations, spec).number
 
 
 def _sent(fake: OpenAIFake) -> list[str]:

@@ -161,12 +161,6 @@ def fake() -> Iterator[Holding]:
         fake.free.set()
 
 
-@pytest.fixture
-def ragsvc(tmp_path: Path, fake: Holding) -> Ragsvc:
-    settings = {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
-    return Ragsvc(tmp_path / "data", settings)
-
-
 def documents(tmp_path: Path, name: str, count: int = 3) -> Path:
     folder = tmp_path / name
     folder.mkdir()
@@ -282,7 +276,7 @@ print(n, folds)
         assert {hit.text for hit in collection.search("apple", None, 1_000, "lexical").hits} == expected | {"apple\n"}
         status = collection.status()
         assert (status.vectors, status.missing_vectors) == (chunks, 0)
-        segments = collection.generations()[0].segments
+        segments = collection.generations.listed()[0].segments
         assert sum(segment.rows for segment in segments) + status.delta_rows == chunks
 
 

@@ -10,44 +10,9 @@ import time
 import pytest
 
 from tests.conftest import shared_data
-from tests.e2e.processes import Ragsvc
+from tests.e2e.conftest import GUIDE
+from tests.e2e.processes import Ragsvc, openai
 from tests.openai_fake import OpenAIFake
-
-GUIDE = """# Pumps
-
-## Priming
-
-Fill the casing with water before the first start. A dry pump seizes within a minute.
-
-## Winter
-
-Drain the casing before frost. Ice cracks the impeller housing.
-"""
-
-
-def _openai(fake: OpenAIFake) -> dict[str, str]:
-    """Settings that take the stand-in for OpenAI's own host."""
-    return {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
-
-
-@pytest.fixture
-def fake():
-    with OpenAIFake() as fake:
-        yield fake
-
-
-@pytest.fixture
-def ragsvc(tmp_path, fake):
-    return Ragsvc(tmp_path / "data", _openai(fake))
-
-
-@pytest.fixture
-def folder(tmp_path):
-    folder = tmp_path / "docs"
-    folder.mkdir()
-    (folder / "pumps.md").write_text(GUIDE, encoding="utf-8")
-    (folder / "valves.md").write_text("# Valves\n\nTurn the red valve clockwise to close it.\n", encoding="utf-8")
-    return folder
 
 
 def _sent(fake: OpenAIFake) -> list[str]:
@@ -194,7 +159,7 @@ def test_moderation_that_fails_closes_the_gate(ragsvc, fake, folder):
 @pytest.mark.parametrize("fault", ["wrong key", "quota", "unreachable", "unknown model"])
 def test_a_provider_that_refuses_is_exit_4_with_one_line(tmp_path, fake, folder, fault):
     """A wrong key, an empty account, a dead server, an unknown model: exit 4, one line, no key in it, one request."""
-    settings = _openai(fake)
+    settings = openai(fake)
     if fault == "wrong key":
         settings["OPENAI_API_KEY"] = "sk-wrong-canary"
     if fault == "quota":
@@ -214,7 +179,7 @@ def test_an_interrupted_run_goes_on_without_paying_twice(tmp_path, fake, folder)
     """After Ctrl-C in mid-run the same command pays only what had not arrived: at most the requests in flight twice."""
     for number in range(60):
         (folder / f"note-{number}.md").write_text(f"# Note {number}\n\nIt is about subject {number * 7}.\n")
-    settings = _openai(fake) | {"RAGSVC_EMBED_BATCH": "4", "RAGSVC_EMBED_CONCURRENCY": "2"}
+    settings = openai(fake) | {"RAGSVC_EMBED_BATCH": "4", "RAGSVC_EMBED_CONCURRENCY": "2"}
     ragsvc = Ragsvc(tmp_path / "data", settings)
     fake.latency = 0.15
     process = ragsvc.start("index", str(folder))
@@ -246,7 +211,7 @@ def test_another_spec_is_refused_and_an_unset_one_follows(ragsvc, fake, folder):
 
 def test_shorter_vectors_are_asked_for_and_kept(tmp_path, fake, folder):
     """A collection of text-embedding-3-large at 256 dimensions asks for them, and is searched by them."""
-    settings = _openai(fake)
+    settings = openai(fake)
     ragsvc = Ragsvc(tmp_path / "data", settings)
     model = ("--embedding-model", "text-embedding-3-large", "--dimensions", "256", "--chunk-tokens", "64")
     ragsvc.run("collections", "create", "short", *model)
@@ -263,7 +228,7 @@ def test_segments_are_folded_and_found_like_the_delta(tmp_path, fake, folder):
         (folder / f"note-{number}.md").write_text(f"# Note {number}\n\nSubject {number * 7} is of kind {number % 5}.\n")
     found = {}
     for rows in ("5", "10000"):
-        ragsvc = Ragsvc(tmp_path / rows, _openai(fake) | {"RAGSVC_DELTA_ROWS": rows, "RAGSVC_EMBED_BATCH": "8"})
+        ragsvc = Ragsvc(tmp_path / rows, openai(fake) | {"RAGSVC_DELTA_ROWS": rows, "RAGSVC_EMBED_BATCH": "8"})
         ragsvc.index(folder)
         (folder / "extra.md").write_text("# Extra\n\nThe heron stands in the reeds.\n", encoding="utf-8")
         ragsvc.index(folder)

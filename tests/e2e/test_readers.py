@@ -22,7 +22,7 @@ import pytest
 
 from indexes.collection import Collection
 from indexes.types import ChangeSet
-from tests.e2e.processes import ROOT, Ragsvc, Server
+from tests.e2e.processes import ROOT, Ragsvc, Server, openai
 from tests.indexes.corpus import upsert, vectors_of
 from tests.openai_fake import OpenAIFake
 
@@ -190,8 +190,7 @@ def watched(server: Server, writer: subprocess.Popen[bytes]) -> list[tuple[int, 
 
 def stressed(tmp_path: Path, seconds: float, growth: int) -> None:
     with OpenAIFake() as fake:
-        settings = {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
-        ragsvc = Ragsvc(tmp_path / "data", settings)
+        ragsvc = Ragsvc(tmp_path / "data", openai(fake))
         ragsvc.run(
             "collections", "create", "papers", "--dimensions", "8", "--embedding-model", "text-embedding-3-small"
         )
@@ -217,7 +216,7 @@ def stressed(tmp_path: Path, seconds: float, growth: int) -> None:
         assert all(reader.answers > 20 for reader in readers)
         assert sum(reader.texts for reader in readers) > 10
         with Collection.open(store.parent) as collection:
-            assert collection.generations()[0].segments
+            assert collection.generations.listed()[0].segments
     check_flat(sizes, growth)
 
 

@@ -5,27 +5,15 @@ import time
 
 import pytest
 
-from tests.e2e.processes import Ragsvc, Server
-from tests.openai_fake import OpenAIFake
+from tests.e2e.processes import Ragsvc, Server, openai
 
 OTTERS = b"# Otters\n\nOtters hold hands while they sleep on the river.\n"
 
 
 @pytest.fixture
-def fake():
-    with OpenAIFake() as fake:
-        yield fake
-
-
-@pytest.fixture
 def ragsvc(tmp_path, fake):
-    keys = {
-        "OPENAI_API_KEY": fake.key,
-        "OPENAI_BASE_URL": fake.base_url,
-        "RAGSVC_EMBED_BATCH": "1",
-        "RAGSVC_CHAT_DIALECT": "openai",
-    }
-    return Ragsvc(tmp_path / "data", keys)
+    """It sends each text by itself."""
+    return Ragsvc(tmp_path / "data", openai(fake) | {"RAGSVC_EMBED_BATCH": "1"})
 
 
 def post(server: Server, path: str, data: bytes, wait: str = "true", status: int = 201):

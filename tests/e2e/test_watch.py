@@ -8,8 +8,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.e2e.processes import Ragsvc
-from tests.openai_fake import OpenAIFake
+from tests.e2e.processes import Ragsvc, openai
 
 
 class Watch:
@@ -48,12 +47,6 @@ class Watch:
 
 
 @pytest.fixture
-def fake():
-    with OpenAIFake() as fake:
-        yield fake
-
-
-@pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "docs"
     folder.mkdir()
@@ -65,8 +58,7 @@ def folder(tmp_path):
 @pytest.fixture
 def ragsvc(folder, fake):
     """Its data lies inside the folder that it watches."""
-    settings = {"OPENAI_API_KEY": fake.key, "OPENAI_BASE_URL": fake.base_url, "RAGSVC_CHAT_DIALECT": "openai"}
-    return Ragsvc(folder / "own data", settings)
+    return Ragsvc(folder / "own data", openai(fake))
 
 
 def test_a_folder_is_followed(ragsvc, folder, fake):

@@ -80,7 +80,7 @@ def view(folder: Path) -> View:
         entries = collection.manifest(source.id).entries
         status = collection.status()
         state = State(_texts(collection), collection.removed_by_hand(source.id))
-        segments = tuple((s.first_id, s.last_id, s.rows) for s in collection.generations()[-1].segments)
+        segments = tuple((s.first_id, s.last_id, s.rows) for s in collection.generations.listed()[-1].segments)
     return View(
         state,
         {path: entry.version for path, entry in entries.items()},

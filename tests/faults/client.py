@@ -186,7 +186,7 @@ class Client:
         self.collection.fold_if_due()
 
     def garbage(self) -> None:
-        self.collection.collect_garbage(KEEP_DAYS)
+        self.collection.garbage.collect(KEEP_DAYS)
 
     def backup(self) -> None:
         self.collection.backup(self.folder.with_name("backup"), overwrite=True)

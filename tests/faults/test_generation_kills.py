@@ -40,8 +40,8 @@ def publish(folder: Path) -> None:
     with Collection.open(folder, delta_rows=3) as collection:
         if collection.spec != OTHER:
             cut_all(collection, OTHER)
-            assert collection.publish(OTHER) == 2
-        collection.drop_retired()
+            assert collection.generations.publish(OTHER) == 2
+        collection.generations.drop_retired()
         collection.fold()
 
 
@@ -49,7 +49,7 @@ def go_back(folder: Path) -> None:
     """Serve generation 1 again, with the documents that came under 2."""
     with Collection.open(folder, delta_rows=3) as collection:
         cut_all(collection, SPEC)
-        assert collection.rollback(1) == 1
+        assert collection.generations.rollback(1) == 1
 
 
 def collect(folder: Path) -> None:
@@ -57,8 +57,8 @@ def collect(folder: Path) -> None:
     with Collection.open(folder, delta_rows=3) as collection:
         if collection.spec != PAIRS:
             cut_all(collection, PAIRS)
-            assert collection.publish(PAIRS) is not None
-        collection.drop_retired()
+            assert collection.generations.publish(PAIRS) is not None
+        collection.generations.drop_retired()
         collection.fold()
 
 
@@ -79,7 +79,7 @@ def after_four(folder: Path) -> None:
     with Collection.open(folder) as collection:
         for spec in (LINES, SPEC):
             cut_all(collection, spec)
-            collection.publish(spec)
+            collection.generations.publish(spec)
 
 
 STORIES: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
@@ -154,7 +154,7 @@ def check(folder: Path, texts: dict[str, str]) -> dict[str, Any]:
         for mode in ("dense", "lexical"):
             found = collection.search("apple", query, 200, mode).hits
             assert sorted(line for hit in found for line in hit.text.splitlines(keepends=True)) == lines, mode
-        generations = [(one.number, one.spec, one.current) for one in collection.generations()]
+        generations = [(one.number, one.spec, one.current) for one in collection.generations.listed()]
     raw = sqlite3.connect(folder / "store.db")
     assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert raw.execute("PRAGMA foreign_key_check").fetchall() == []

@@ -63,7 +63,7 @@ def look(data_dir: str) -> dict[str, object]:
             "found": sorted((hit.path, hit.text, [place.path for place in hit.also]) for hit in hits),
             "status": [status.documents, status.chunks, status.vectors, status.missing_vectors, status.rejected_files],
             "jobs": [[job.state, job.done, job.total, dict(job.metadata)] for job in jobs],
-            "pending": len(collection.pending_purges()),
+            "pending": len(collection.purges.pending()),
         }
     finally:
         asyncio.run(house.aclose())

@@ -60,12 +60,12 @@ def chunks_under(spec: IndexSpec, text: str) -> tuple[Chunk, ...]:
 def cut_all(collection: Collection, spec: IndexSpec, *, embed: bool = True) -> int:
     """Cut what is not cut by a spec, with vectors or without; return how many documents."""
     after = documents = 0
-    while page := collection.uncut(spec, after):
+    while page := collection.generations.uncut(spec, after):
         cuts = [cut(document, spec) for document in page]
         if embed:
             keys = sorted({chunk.embedded_hash for one in cuts for chunk in one.chunks})
             collection.add_vectors(spec.embedding, keys, vectors_under(spec, keys))
-        documents += collection.add_cuts(spec, cuts)
+        documents += collection.generations.add_cuts(spec, cuts)
         after = page[-1].key
     return documents
 
@@ -82,9 +82,9 @@ def query_under(spec: IndexSpec, piece: str, title: str = "") -> FloatVector:
 def go_to(collection: Collection, spec: IndexSpec, *, embed: bool = True) -> int:
     """Publish a spec with all that it needs."""
     cut_all(collection, spec, embed=embed)
-    number = collection.publish(spec)
+    number = collection.generations.publish(spec)
     assert number is not None
-    collection.drop_retired()
+    collection.generations.drop_retired()
     return number
 
 

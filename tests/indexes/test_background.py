@@ -41,7 +41,7 @@ def test_scores_do_not_change_by_a_fold(folder, collection, source) -> None:
     collection.fold()
     assert collection.settle()
     assert answers(collection) == before
-    assert collection._snapshot.delta.size == 0
+    assert collection._current._snapshot.delta.size == 0
     assert collection._segments.compact() is False
     with Collection.open(folder) as again:
         assert answers(again) == before
@@ -53,7 +53,7 @@ def test_damaged_exact_vectors_cost_no_answer_and_are_mended(folder, collection,
     fill(collection, source, "a", lines=40)
     before = answers(collection)
     collection.fold()
-    published = collection.generations()[0].segments
+    published = collection.generations.listed()[0].segments
     path = exact_file(folder)
     whole = path.read_bytes()
     if damage == "flip":
@@ -71,7 +71,7 @@ def test_damaged_exact_vectors_cost_no_answer_and_are_mended(folder, collection,
         assert opened.settle()
         assert "mended" in caplog.text
         assert answers(opened) == before
-        assert opened.generations()[0].segments == published
+        assert opened.generations.listed()[0].segments == published
     assert exact_file(folder).read_bytes()[2 * 8 :] == whole[2 * 8 :]  # there is no vector 0
     caplog.clear()
     with Collection.open(folder) as opened:
@@ -119,7 +119,7 @@ def test_no_search_waits_for_files(folder, collection, source, monkeypatch) -> N
     assert answers(collection) == before
     assert collection.settle()
     assert threads == {"load": {"ragsvc-index"}, "rebuild": set()}
-    collection._damaged.add(collection.generations()[0].segments[0].file)
+    collection._current._damaged.add(collection.generations.listed()[0].segments[0].file)
     shutil.rmtree(folder / "segments")
     assert answers(collection) == before
     assert collection.settle()
@@ -150,9 +150,9 @@ def test_no_search_waits_for_another_generation_of_its_embedding(folder, collect
         assert collection.settle()
         assert loading == {"ragsvc-index"}
         assert answers(collection) == expected
-        assert collection._snapshot.head.generation == 2
+        assert collection._current._snapshot.head.generation == 2
         cut_all(other, SPEC)
-        assert other.rollback() == 1
+        assert other.generations.rollback() == 1
         monkeypatch.setattr(snapshots, "load", load)
         back = answers(other)
         monkeypatch.setattr(snapshots, "load", loaded)
@@ -169,9 +169,9 @@ def test_a_search_of_before_a_publication_keeps_nothing_loaded(folder, collectio
         head = store_vectors.head(old)
         go_to(collection, OTHER)
         after = answers(collection)
-        snapshot = collection._snapshot
-        assert len(collection._snapshot_for(old, head).nearest(QUERY, 100)) == len(before)
-        assert collection._snapshot is snapshot
+        snapshot = collection._current._snapshot
+        assert len(collection._current.covering(old, head).nearest(QUERY, 100)) == len(before)
+        assert collection._current._snapshot is snapshot
     assert answers(collection) == after != before
 
 
@@ -186,7 +186,7 @@ def test_erased_vectors_leave_the_files(folder, collection, source) -> None:
         connection.execute("DELETE FROM vector WHERE id IN (7, 50)")
     before = [one for one in answers(collection) if one]
     assert all(blob in exact_file(folder).read_bytes() for _, blob in rows)
-    old = {segment.file for segment in collection.generations()[0].segments}
+    old = {segment.file for segment in collection.generations.listed()[0].segments}
     for _ in range(2):
         collection._segments.erase(1, np.array([7, 50]))
         assert not any(blob in exact_file(folder).read_bytes() for _, blob in rows)
@@ -194,7 +194,7 @@ def test_erased_vectors_leave_the_files(folder, collection, source) -> None:
     assert collection.settle()
     assert answers(collection) == before
     assert len(before) == 78
-    assert sum(segment.rows for segment in collection.generations()[0].segments) == 78
+    assert sum(segment.rows for segment in collection.generations.listed()[0].segments) == 78
     with FileLock(folder / "locks" / "build.lock"), pytest.MonkeyPatch.context() as patched:
         patched.setattr(generations, "BUSY_SECONDS", 0.05)
         with pytest.raises(StoreBusy):
@@ -207,11 +207,11 @@ def test_a_generation_of_the_same_embedding_begins_with_the_segments_of_the_last
     collection.fold()
     with collection._store.write() as connection:
         number = generations.store_vectors.insert_generation(connection, SPEC)
-    one, two = collection.generations()
+    one, two = collection.generations.listed()
     assert (one.segments, two.number) == (two.segments, number)
     fill(collection, source, "b", lines=12)
     assert collection._segments.compact()
-    one, two = collection.generations()
+    one, two = collection.generations.listed()
     assert one.segments != two.segments
     assert {path.name for path in (folder / "segments").iterdir()} == {
         segment.file for generation in (one, two) for segment in generation.segments
@@ -226,14 +226,14 @@ def test_a_shared_segment_is_built_anew_once(folder, collection, source, how) ->
     collection.fold()
     with collection._store.write() as connection:
         generations.store_vectors.insert_generation(connection, SPEC)
-    (segment,) = collection.generations()[1].segments
+    (segment,) = collection.generations.listed()[1].segments
     before = answers(collection)
     if how == "erase":
         collection._segments.erase(1, np.array([3]))
     else:
         (folder / "segments" / segment.file).unlink()
         assert collection.rebuild_segments(frozenset({segment.file}))
-    one, two = collection.generations()
+    one, two = collection.generations.listed()
     assert one.segments == two.segments != (segment,)
     assert [path.name for path in (folder / "segments").iterdir()] == [one.segments[0].file]
     assert collection.settle()
@@ -299,14 +299,15 @@ def test_too_many_rows_for_memory_are_streamed_and_folded(folder, collection, so
     with Collection.open(folder, delta_rows=3) as opened:
         with FileLock(folder / "locks" / "build.lock"):
             assert answers(opened) == before
-            assert opened._snapshot.delta.size == 0
+            assert opened._current._snapshot.delta.size == 0
             assert opened.status().delta_rows == 40
             fill(collection, source, "b", lines=2)
             assert answers(opened) == answers(collection)
-            assert opened._background.settle(10)
-        opened._background._not_before = 0.0
+            assert opened._current._background.settle(10)
+        opened._current._background._not_before = 0.0
         assert opened.settle()
-        assert (opened.status().delta_rows, opened._snapshot.unfolded, opened._snapshot.delta.size) == (0, (), 0)
+        snapshot = opened._current._snapshot
+        assert (opened.status().delta_rows, snapshot.unfolded, snapshot.delta.size) == (0, (), 0)
         assert answers(opened) == answers(collection)
 
 
@@ -316,9 +317,9 @@ def test_rows_that_grow_in_memory_are_folded(folder, collection, source) -> None
         opened.load()
         fill(collection, source, "a", lines=40)
         assert answers(opened) == answers(collection)
-        assert opened._snapshot.delta.size == 40
+        assert opened._current._snapshot.delta.size == 40
         assert opened.settle()
-        assert (opened.status().segments, opened._snapshot.delta.size) == (1, 0)
+        assert (opened.status().segments, opened._current._snapshot.delta.size) == (1, 0)
         assert answers(opened) == answers(collection)
 
 
@@ -332,18 +333,18 @@ def test_segments_of_others_are_loaded_where_nothing_can_be_built(folder, collec
     collection.fold()
     collection.load()
     monkeypatch.setattr(collection._segments, "rebuild", fails)
-    collection._damaged.add(collection.generations()[0].segments[0].file)
+    collection._current._damaged.add(collection.generations.listed()[0].segments[0].file)
     fill(collection, source, "b", lines=1)
     before = answers(collection)
-    assert collection._background.settle(10)
-    assert collection._snapshot.delta.size == 1
+    assert collection._current._background.settle(10)
+    assert collection._current._snapshot.delta.size == 1
     with Collection.open(folder) as other:
         other.fold()
-    collection._background._not_before = 0.0
+    collection._current._background._not_before = 0.0
     assert answers(collection) == before
-    assert collection._background.settle(10)
-    assert collection._snapshot.delta.size == 0
-    assert collection._damaged
+    assert collection._current._background.settle(10)
+    assert collection._current._snapshot.delta.size == 0
+    assert collection._current._damaged
     assert answers(collection) == before
 
 

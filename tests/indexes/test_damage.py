@@ -81,7 +81,7 @@ def made(folder: Path, kind: str, salt: int, older: Path) -> None:
                 assert collection.fold()
             if part == 0:
                 shutil.copytree(folder / "vectors", older)
-        assert [segment.rows for segment in collection.generations()[0].segments] == list(FOLDS)
+        assert [segment.rows for segment in collection.generations.listed()[0].segments] == list(FOLDS)
 
 
 def asked(collection: Collection) -> Answers:
@@ -257,7 +257,7 @@ def whole(collection: Collection, folder: Path) -> bool:
     files = SegmentFiles(collection._store, folder)
     head = collection._head()
     right = True
-    for segment in collection.generations()[0].segments:
+    for segment in collection.generations.listed()[0].segments:
         files.require_whole(segment)
         layout = Layout(SPEC.embedding.dimensions, segment.first_id, segment.last_id)
         rows = files.rows(head.embedding_spec_id, layout, segment.checksums, lambda: None)

@@ -87,7 +87,7 @@ def test_a_store_of_an_earlier_release_can_be_worked_with(tmp_path: Path, number
             assert "grape seven\n" not in texts
             assert {"drum and bread\n", "jungl\n"} < texts
             assert folded or collection.fold()
-        [segment] = collection.generations()[-1].segments
+        [segment] = collection.generations.listed()[-1].segments
         assert segment.rows == collection.status().vectors
         assert collection.removed_by_hand(docs.id) == {"kept.txt"}
 

@@ -50,12 +50,12 @@ def test_unused_vectors_are_kept_for_their_days(collection, source, folder):
     embed(collection, upsert("c", "never applied\n"))
     put(collection, source, upsert("a", "two\nfour\n", (ids["a"], 1)))
     collection.remove_document(ids["b"])
-    report = collection.collect_garbage(30)
+    report = collection.garbage.collect(30)
     assert (report.marked, report.vectors, report.waiting, report.runs) == (1, 0, 3, False)
     age(folder, 29)
-    assert collection.collect_garbage(30).vectors == 0
+    assert collection.garbage.collect(30).vectors == 0
     age(folder, 31)
-    assert collection.collect_garbage(30).vectors == 3
+    assert collection.garbage.collect(30).vectors == 3
     assert count(collection) == 2
     assert known(collection, "two\nfour\n")
     assert not any(known(collection, text) for text in ("one\n", "three\n", "never applied\n"))
@@ -65,10 +65,10 @@ def test_a_text_that_comes_back_keeps_its_vector(collection, source, folder):
     """A vector that is used again is not deleted, however long ago it was put down, and its time begins anew."""
     ids = put(collection, source, upsert("a", "one\n"))
     put(collection, source, upsert("a", "two\n", (ids["a"], 1)))
-    collection.collect_garbage(30)
+    collection.garbage.collect(30)
     age(folder, 40)
     collection.apply(ChangeSet(source.id, upserts=(upsert("a", "one\n", (ids["a"], 2)),)))
-    report = collection.collect_garbage(30)
+    report = collection.garbage.collect(30)
     assert (report.forgotten, report.vectors) == (1, 0)
     assert known(collection, "one\n")
     assert report.waiting == 1  # "two" is unused since a moment ago
@@ -81,7 +81,7 @@ def test_the_days_begin_when_a_text_goes_again(collection, source, folder):
     age(folder, 40)
     put(collection, source, upsert("a", "one\n", (ids["a"], 2)))
     put(collection, source, upsert("a", "three\n", (ids["a"], 3)))
-    assert collection.collect_garbage(30).vectors == 0
+    assert collection.garbage.collect(30).vectors == 0
     assert known(collection, "one\n")
 
 
@@ -106,9 +106,9 @@ def test_what_another_spec_or_a_staged_version_uses_stays(collection, source, fo
                    VALUES (?, ?, 0, 0, 1, 1, '[]', x'00')""",
                 (version, spec),
             ).lastrowid
-            raw.execute("INSERT INTO chunk_embedding VALUES (?, 2, ?)", (chunk, key))
+            raw.execute("INSERT INTO chunk_embedding VALUES (?, 2, ?, 0)", (chunk, key))
     raw.close()
-    collection.collect_garbage(0)
+    collection.garbage.collect(0)
     assert collection.known_vectors(other, keys) == {keys[0], keys[1]}
     assert known(collection, "one\n")
     assert ids
@@ -122,23 +122,23 @@ def test_vectors_are_safe_while_a_run_goes_on(collection, source, folder):
     """Even with a limit of 0 days nothing is deleted while a run holds its lock; afterwards it is."""
     embed(collection, upsert("a", "paid for, not yet applied\n"))
     with FileLock(folder / "locks" / "run-0123.lock"):
-        report = collection.collect_garbage(0)
+        report = collection.garbage.collect(0)
         assert (report.runs, report.vectors, report.marked) == (True, 0, 1)
-        assert collection.collect_garbage_if_due(0) is not None  # it was not done, so it stays due
-    assert collection.collect_garbage(0).vectors == 1
+        assert collection.garbage.collect_if_due(0) is not None  # it was not done, so it stays due
+    assert collection.garbage.collect(0).vectors == 1
 
 
 def test_a_run_is_told_what_was_deleted_under_it(collection, source):
     """A document that needs a vector which is gone is left out and named; applied with its vector, it holds it."""
     one, other = upsert("a", "one\ntwo\n"), upsert("b", "three\n")
     embed(collection, one, other)
-    collection.collect_garbage(0)
+    collection.garbage.collect(0)
     embed(collection, other)
     report = collection.apply(ChangeSet(source.id, upserts=(one, other), needs_vectors=True))
     assert (report.incomplete, list(report.documents)) == (("a",), ["b"])
     embed(collection, one)
     assert collection.apply(ChangeSet(source.id, upserts=(one,), needs_vectors=True)).incomplete == ()
-    assert collection.collect_garbage(0).vectors == 0
+    assert collection.garbage.collect(0).vectors == 0
     assert collection.status().missing_vectors == 0
 
 
@@ -153,7 +153,7 @@ def test_a_vector_is_looked_at_again_before_it_goes(collection, source):
             collection.apply(ChangeSet(source.id, upserts=(one,), needs_vectors=True))
 
     failpoints.install(between)
-    assert collection.collect_garbage(0).vectors == 0
+    assert collection.garbage.collect(0).vectors == 0
     assert known(collection, "one\n")
 
 
@@ -164,7 +164,7 @@ def test_garbage_is_collected_in_small_transactions(collection, source, monkeypa
     embed(collection, upsert("a", "".join(f"line {n}\n" for n in range(50))))
     steps = []
     failpoints.install(steps.append)
-    assert collection.collect_garbage(0).vectors == 50
+    assert collection.garbage.collect(0).vectors == 50
     assert steps.count("garbage.sweep.commit") == 8
     assert steps.count("garbage.mark") == 5
 
@@ -175,7 +175,7 @@ def test_search_is_right_after_a_collection(collection, source, folder):
     collection.fold()
     for n in range(20):
         put(collection, source, upsert(f"{n}", f"kept {n}\nnew {n}\n", (ids[f"{n}"], 1)))
-    assert collection.collect_garbage(0).vectors == 20
+    assert collection.garbage.collect(0).vectors == 20
     for _ in range(2):
         for n in range(20):
             vector = query_vector(f"kept {n}\n")
@@ -194,7 +194,7 @@ def test_files_of_killed_processes_go(collection, source, folder):
     for path in (old, new):
         path.write_bytes(b"x")
     os.utime(old, (time.time() - 7200,) * 2)
-    assert collection.collect_garbage(30).files == 4
+    assert collection.garbage.collect(30).files == 4
     assert new.exists()
     assert not old.exists()
     assert len(list((folder / "segments").iterdir())) == 1
@@ -208,9 +208,9 @@ def test_locks_of_sources_that_are_gone_go(collection, source, folder):
     for name in names.values():
         (locks / name).touch()
     with FileLock(locks / names["/coming"]):
-        assert collection.collect_garbage(30).files == 1
+        assert collection.garbage.collect(30).files == 1
     assert {path.name for path in locks.glob("run-*")} == {names[source.root], names["/coming"]}
-    assert collection.collect_garbage(30).files == 1
+    assert collection.garbage.collect(30).files == 1
     assert {path.name for path in locks.glob("run-*")} == {names[source.root]}
 
 
@@ -234,25 +234,25 @@ def test_a_lock_that_is_removed_by_its_holder_is_held_once(tmp_path):
 
 def test_it_is_due_once_a_day(collection, folder):
     """A collection of garbage is remembered: within a day the next one is one look at a row."""
-    assert collection.collect_garbage_if_due(30) is not None
-    assert collection.collect_garbage_if_due(30) is None
+    assert collection.garbage.collect_if_due(30) is not None
+    assert collection.garbage.collect_if_due(30) is None
     age(folder, 1.1)
-    assert collection.collect_garbage_if_due(30) is not None
+    assert collection.garbage.collect_if_due(30) is not None
 
 
 def purge(collection: Collection, document_id: str) -> None:
-    collection.begin_purge(document_id)
-    collection.end_purge(collection.erase_purged(document_id))
+    collection.purges.begin(document_id)
+    collection.purges.end(collection.purges.erase(document_id))
 
 
 def test_documents_that_share_passages_keep_them(collection, source):
     """A purge takes only the vectors that no other document has; the others are found as before."""
     ids = put(collection, source, upsert("a", "shared\nsecret\n"), upsert("b", "shared\nother\n"))
     collection.fold()
-    rows = collection.begin_purge(ids["a"])
+    rows = collection.purges.begin(ids["a"])
     assert (rows.path, rows.shared) == ("a", 1)
-    collection.end_purge(collection.erase_purged(ids["a"]))
-    assert collection.pending_purges() == ()
+    collection.purges.end(collection.purges.erase(ids["a"]))
+    assert collection.purges.pending() == ()
     assert (count(collection), collection.status().missing_vectors) == (2, 0)
     for mode in ("dense", "lexical"):
         hits = collection.search("shared other secret", query_vector("shared\n"), 10, mode).hits
@@ -270,21 +270,21 @@ def test_what_was_removed_before_can_be_purged(collection, source, folder, how):
         collection.apply(ChangeSet(source.id, removals=(ids["zqxplace"],)))
     else:
         collection.remove_source(source.id)
-    assert collection.was_removed(ids["zqxplace"])
+    assert collection.purges.was_removed(ids["zqxplace"])
     vector = stored(query_vector("zqxvortle bramwick\n")).astype("<f2").tobytes()[:12]
     mapped = folder / "vectors" / "1.f16"
     assert vector in mapped.read_bytes()
-    rows = collection.begin_purge(ids["zqxplace"])
+    rows = collection.purges.begin(ids["zqxplace"])
     assert rows.path == ("zqxplace" if how == "by hand" else None)
-    assert [one.document_id for one in collection.pending_purges()] == [ids["zqxplace"]]
-    collection.end_purge(collection.erase_purged(ids["zqxplace"]))
+    assert [one.document_id for one in collection.purges.pending()] == [ids["zqxplace"]]
+    collection.purges.end(collection.purges.erase(ids["zqxplace"]))
     written = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert b"zqx" not in written
     assert vector not in written
-    assert not collection.was_removed(ids["zqxplace"])
+    assert not collection.purges.was_removed(ids["zqxplace"])
     for unknown in (ids["zqxplace"], "doc_abc1230123456789abcdef"):
         with pytest.raises(NotFound):
-            collection.begin_purge(unknown)
+            collection.purges.begin(unknown)
 
 
 def test_removals_are_forgotten_beyond_a_number(collection, source, monkeypatch):
@@ -293,8 +293,8 @@ def test_removals_are_forgotten_beyond_a_number(collection, source, monkeypatch)
     ids = put(collection, source, *(upsert(name, f"{name}\n") for name in "abcd"))
     for name in "abcd":
         collection.remove_document(ids[name])
-    collection.collect_garbage(30)
-    assert [collection.was_removed(ids[name]) for name in "abcd"] == [False, False, True, True]
+    collection.garbage.collect(30)
+    assert [collection.purges.was_removed(ids[name]) for name in "abcd"] == [False, False, True, True]
 
 
 def test_the_only_document_can_be_purged(collection, source, folder):
@@ -313,7 +313,7 @@ def test_a_segment_that_lost_vectors_before_is_written_anew(collection, source, 
     ids = put(collection, source, upsert("a", "one\n"), upsert("b", "two\n"), upsert("c", "three\n"))
     collection.fold()
     collection.remove_document(ids["a"])
-    collection.collect_garbage(0)
+    collection.garbage.collect(0)
     vector = stored(query_vector("one\n")).astype("<f2").tobytes()[:12]
     mapped = folder / "vectors" / "1.f16"
     assert vector in mapped.read_bytes()
@@ -328,18 +328,18 @@ def test_a_run_keeps_a_purge_from_ending(collection, source, folder):
     put(collection, source, upsert("a", "two\n", (ids["a"], 1)))
     embed(collection, upsert("a", "read before the purge\n"))
     with FileLock(folder / "locks" / "run-0123.lock"):
-        collection.begin_purge(ids["a"])
-        pending = collection.erase_purged(ids["a"])
+        collection.purges.begin(ids["a"])
+        pending = collection.purges.erase(ids["a"])
         assert not known(collection, "one\n")
         assert not known(collection, "two\n")
         assert known(collection, "read before the purge\n")
         with pytest.raises(RunGoesOn):
-            collection.end_purge(pending)
+            collection.purges.end(pending)
     with pytest.raises(NotFound):
-        collection.begin_purge(ids["a"])
-    [again] = collection.pending_purges()
-    collection.end_purge(collection.erase_purged(again.document_id))
-    assert collection.pending_purges() == ()
+        collection.purges.begin(ids["a"])
+    [again] = collection.purges.pending()
+    collection.purges.end(collection.purges.erase(again.document_id))
+    assert collection.purges.pending() == ()
     assert count(collection) == 0
 
 
@@ -355,4 +355,4 @@ def test_a_generation_that_is_kept_is_erased_from(collection, source, folder):
     assert vector in mapped.read_bytes()
     purge(collection, ids["a"])
     assert vector not in mapped.read_bytes()
-    assert [segment.rows for generation in collection.generations() for segment in generation.segments] == [1]
+    assert [segment.rows for generation in collection.generations.listed() for segment in generation.segments] == [1]

@@ -46,7 +46,7 @@ def test_a_fold_moves_the_delta_into_a_segment(folder: Path, collection: Collect
     assert collection.status().delta_rows == 5
     assert collection.fold()
     assert not collection.fold()
-    status, generation = collection.status(), collection.generations()[0]
+    status, generation = collection.status(), collection.generations.listed()[0]
     assert (status.delta_rows, status.segments, status.vectors) == (0, 1, 5)
     (segment,) = generation.segments
     assert (generation.number, generation.current, generation.spec) == (1, True, SPEC)
@@ -56,7 +56,7 @@ def test_a_fold_moves_the_delta_into_a_segment(folder: Path, collection: Collect
     assert answers(collection) == before
     assert collection.settle()
     assert answers(collection) == before
-    assert (collection._snapshot.delta.size, len(collection._snapshot.indexes)) == (0, 1)
+    assert (collection._current._snapshot.delta.size, len(collection._current._snapshot.indexes)) == (0, 1)
     with Collection.open(folder) as again:
         assert answers(again) == before
     fill(collection, source, "b")
@@ -77,7 +77,7 @@ def test_a_fold_is_due_by_rows_or_by_bytes(folder: Path, collection: Collection,
         assert collection.status().segments == 1
         fill(writer, source, "c", lines=2)
         assert not writer.fold_if_due()
-        monkeypatch.setattr("indexes.collection.DELTA_BYTES", 2 * 8 * 4)
+        monkeypatch.setattr("indexes.generations.DELTA_BYTES", 2 * 8 * 4)
         assert writer.fold_if_due()
 
 
@@ -87,7 +87,7 @@ def test_folds_merge_and_stay_few(folder: Path, collection: Collection, source: 
     for n in range(20):
         fill(collection, source, f"d{n:02d}", lines=3)
         assert collection.fold()
-        segments = collection.generations()[0].segments
+        segments = collection.generations.listed()[0].segments
         assert len(segments) <= MAX_SEGMENTS
         assert [s.first_id for s in segments] == [1] + [s.last_id + 1 for s in segments[:-1]]
         assert sum(s.rows for s in segments) == 3 * (n + 1) == segments[-1].last_id
@@ -100,7 +100,7 @@ def test_folds_merge_and_stay_few(folder: Path, collection: Collection, source: 
     assert answers(collection) == expected
     assert len(expected) == 60
     collection.fold()
-    assert files_of(folder) == {s.file for s in collection.generations()[0].segments}
+    assert files_of(folder) == {s.file for s in collection.generations.listed()[0].segments}
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=120))
@@ -150,7 +150,7 @@ def test_loading_reads_the_segments_before_any_search(folder, collection, source
     fill(collection, source, "a")
     collection.fold()
     before = answers(collection)
-    flip(folder / "segments" / collection.generations()[0].segments[0].file)
+    flip(folder / "segments" / collection.generations.listed()[0].segments[0].file)
     with caplog.at_level(logging.WARNING, "indexes"), Collection.open(folder) as opened:
         opened.load()
         assert opened.settle()
@@ -170,14 +170,14 @@ def test_a_damaged_file_costs_no_answer_and_is_rebuilt(folder, collection, sourc
     collection.fold()
     fill(collection, source, "b")
     before = answers(collection)
-    (old,) = collection.generations()[0].segments
+    (old,) = collection.generations.listed()[0].segments
     damage(folder / "segments" / old.file)
     with caplog.at_level(logging.WARNING, "indexes"), Collection.open(folder) as opened:
         assert answers(opened) == before
         assert opened.settle()
         assert old.file in caplog.text
         assert "rebuilt" in caplog.text
-        (new,) = opened.generations()[0].segments
+        (new,) = opened.generations.listed()[0].segments
         assert new.file != old.file
         assert (new.rows, new.first_id, new.last_id, new.ordinal) == (old.rows, old.first_id, old.last_id, 0)
         assert files_of(folder) <= {old.file, new.file}
@@ -199,8 +199,8 @@ def test_a_foreign_file_is_not_loaded(folder, tmp_path, collection, source) -> N
     with Collection.create(tmp_path / "other", "other1", SPEC) as other:
         fill(other, other.add_source("/d", "folder"), "foreign")
         other.fold()
-        theirs = other.generations()[0].segments[0].file
-    ours = folder / "segments" / collection.generations()[0].segments[0].file
+        theirs = other.generations.listed()[0].segments[0].file
+    ours = folder / "segments" / collection.generations.listed()[0].segments[0].file
     ours.write_bytes((tmp_path / "other" / "segments" / theirs).read_bytes())
     with Collection.open(folder) as opened:
         assert answers(opened) == before
@@ -225,7 +225,7 @@ def test_a_file_of_other_rows_is_not_served(folder, collection, source, caplog) 
         fill(collection, source, name)
         collection.fold()
     before = answers(collection)
-    one, other = collection.generations()[0].segments
+    one, other = collection.generations.listed()[0].segments
     with collection._store.write() as connection:
         for segment, named in ((one, "kept"), (other, one.file), (one, other.file)):
             values = (named, other.sha256 if segment is one else one.sha256)
@@ -241,16 +241,16 @@ def test_a_damaged_file_is_served_while_it_cannot_be_rebuilt(folder, collection,
     fill(collection, source, "a")
     collection.fold()
     before = answers(collection)
-    (old,) = collection.generations()[0].segments
+    (old,) = collection.generations.listed()[0].segments
     empty(folder / "segments" / old.file)
     with FileLock(folder / "locks" / "build.lock"), Collection.open(folder) as opened:
         assert answers(opened) == before == answers(opened)
-        assert opened.generations()[0].segments == (old,)
+        assert opened.generations.listed()[0].segments == (old,)
         assert not opened.fold()
     with Collection.open(folder) as opened:
         assert answers(opened) == before
         assert opened.settle()
-        assert opened.generations()[0].segments != (old,)
+        assert opened.generations.listed()[0].segments != (old,)
         assert answers(opened) == before
 
 
@@ -274,7 +274,7 @@ def test_a_failed_build_changes_nothing(folder, collection, source, failing, mon
     fill(collection, source, "a")
     collection.fold()
     fill(collection, source, "b")
-    before, published = answers(collection), collection.generations()[0].segments
+    before, published = answers(collection), collection.generations.listed()[0].segments
     full = OSError(28, "No space left on device")
 
     def fail(*_: object, **__: object) -> None:
@@ -293,7 +293,7 @@ def test_a_failed_build_changes_nothing(folder, collection, source, failing, mon
             patched.setattr(kind, failing, fail)
         with pytest.raises((StorageFull, StoreDamaged, OSError)):
             collection.fold()
-    assert collection.generations()[0].segments == published
+    assert collection.generations.listed()[0].segments == published
     assert answers(collection) == before
     assert not [name for name in files_of(folder) if name.endswith(".tmp")]
     assert collection.fold()
@@ -325,7 +325,7 @@ def test_a_list_that_changed_meanwhile_is_not_overwritten(collection, source, mo
     monkeypatch.setattr(generations.Segments, "_written", slow)
     with pytest.raises(Conflict):
         collection.fold()
-    assert collection.generations()[0].segments == ()
+    assert collection.generations.listed()[0].segments == ()
 
 
 def test_two_objects_see_each_others_commits(folder, collection, source) -> None:

@@ -187,15 +187,15 @@ class CollectionMachine(RuleBasedStateMachine):
     @rule(embedded=st.booleans())
     def roll_back(self, embedded: bool) -> None:
         """To the generation before this one, with the documents as they are now."""
-        numbers = [one.number for one in self.writer.generations()]
+        numbers = [one.number for one in self.writer.generations.listed()]
         if self.writer.generation == min(numbers):
             with pytest.raises(NotFound):
-                self.writer.rollback()
+                self.writer.generations.rollback()
             return
-        wanted = self.writer.generation_before()
+        wanted = self.writer.generations.before()
         self.cut(wanted.spec, embedded)
         cut_all(self.writer, wanted.spec, embed=embedded)
-        assert self.writer.rollback() == wanted.number
+        assert self.writer.generations.rollback() == wanted.number
         self.spec = wanted.spec
 
     def cut(self, spec: IndexSpec, embedded: bool) -> None:
@@ -207,7 +207,7 @@ class CollectionMachine(RuleBasedStateMachine):
     def serve(self, spec: IndexSpec) -> None:
         """Note what is in service; what no kept generation needs is taken apart."""
         self.spec = spec
-        kept = [one.spec for one in self.writer.generations()]
+        kept = [one.spec for one in self.writer.generations.listed()]
         chunks, embeddings = {one.chunks for one in kept}, {one.embedding for one in kept}
         for identity in self.cuts:
             self.cuts[identity] = {one for one in self.cuts[identity] if one[0] in chunks and one[1] in embeddings}
@@ -230,7 +230,7 @@ class CollectionMachine(RuleBasedStateMachine):
     @rule()
     def collect_garbage(self) -> None:
         for _ in range(2):
-            self.writer.collect_garbage(0)
+            self.writer.garbage.collect(0)
             time.sleep(0.002)  # what is put down in this very millisecond is not old enough
         self.forget()
 
@@ -244,8 +244,8 @@ class CollectionMachine(RuleBasedStateMachine):
     def purge(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.documents)))
         identity, _, text = self.documents.pop(key)
-        self.writer.begin_purge(identity)
-        self.writer.end_purge(self.writer.erase_purged(identity))
+        self.writer.purges.begin(identity)
+        self.writer.purges.end(self.writer.purges.erase(identity))
         self.by_hand.discard(key)
         self.forget()
         line = max(text.split("\n"), key=len).encode()

@@ -58,7 +58,7 @@ def test_a_published_spec_cuts_and_finds_otherwise(filled: Collection) -> None:
     before = answers(filled, "apple bread\n")
     assert cut_all(filled, OTHER) == 3
     assert answers(filled, "apple bread\n") == before
-    assert filled.publish(OTHER) == 2
+    assert filled.generations.publish(OTHER) == 2
     assert (filled.generation, filled.spec) == (2, OTHER)
     for mode in ("dense", "lexical", "hybrid"):
         hit = filled.search("apple bread", query_under(OTHER, "apple bread\ncloud drum\n"), 5, mode).hits[0]
@@ -70,16 +70,16 @@ def test_nothing_is_published_before_every_document_is_cut(filled: Collection, s
     """A document that came after the cutting holds the publication up, and changes nothing."""
     cut_all(filled, OTHER)
     edit(filled, source, "d", "late drum\n")
-    assert filled.publish(OTHER) is None
+    assert filled.generations.publish(OTHER) is None
     assert filled.generation == 1
-    assert [document.path for document in filled.uncut(OTHER)] == ["d"]
+    assert [document.path for document in filled.generations.uncut(OTHER)] == ["d"]
     assert go_to(filled, OTHER) == 2
 
 
 def test_the_spec_in_service_is_published_only_once(filled: Collection) -> None:
     """Publishing what is in service already makes no new number."""
-    assert filled.publish(SPEC) == 1
-    assert len(filled.generations()) == 1
+    assert filled.generations.publish(SPEC) == 1
+    assert len(filled.generations.listed()) == 1
 
 
 def test_a_rollback_answers_exactly_as_before(filled: Collection) -> None:
@@ -89,9 +89,9 @@ def test_a_rollback_answers_exactly_as_before(filled: Collection) -> None:
     go_to(filled, OTHER)
     there = answers(filled, *asked)
     assert there != before
-    assert filled.rollback() == 1
+    assert filled.generations.rollback() == 1
     assert answers(filled, *asked) == before
-    assert filled.rollback(2) == 2
+    assert filled.generations.rollback(2) == 2
     assert answers(filled, *asked) == there
 
 
@@ -102,10 +102,10 @@ def test_what_changed_since_is_found_by_words_and_counted(filled: Collection, so
     edit(filled, source, "a", "apple newer\nsecond line\n")
     edit(filled, source, "d", "drum added\n")
     filled.remove_document(entries["c"].document_id)
-    assert filled.rollback() is None
+    assert filled.generations.rollback() is None
     assert filled.generation == 2
     assert cut_all(filled, SPEC, embed=False) == 2
-    assert filled.rollback() == 1
+    assert filled.generations.rollback() == 1
     assert [hit.text for hit in filled.search("newer", None, 5, "lexical").hits] == ["apple newer\n"]
     assert [hit.text for hit in filled.search("added", None, 5, "lexical").hits] == ["drum added\n"]
     assert filled.search("cloud", None, 5, "lexical").hits == ()
@@ -150,7 +150,7 @@ def test_words_of_every_chunking_are_rebuilt(filled: Collection, folder: Path) -
     filled.close()
     with Collection.open(folder) as again:
         assert (in_words(folder, 1), in_words(folder, 2)) == (6, 4)
-        assert again.rollback() == 1
+        assert again.generations.rollback() == 1
         assert again.search("cloud", None, 5, "lexical").hits[0].text == "cloud drum\n"
 
 
@@ -169,11 +169,11 @@ def test_only_the_chunking_changes_and_vectors_are_shared(filled: Collection, fo
     """A text that is a chunk under both specs keeps its one vector, and the segments go over to the new generation."""
     filled.fold()
     go_to(filled, PAIRS)
-    assert [len(one.segments) for one in filled.generations()] == [1, 1]
+    assert [len(one.segments) for one in filled.generations.listed()] == [1, 1]
     assert rows(folder, "SELECT count(*) FROM vector") == [(8,)]  # c is one line: known
     assert filled.search("x", query_under(PAIRS, "grape house\niron jungl\n"), 1, "dense").hits[0].path == "b"
     filled.fold()
-    assert filled.rollback() == 1
+    assert filled.generations.rollback() == 1
     assert filled.search("x", query_under(SPEC, "cloud drum\n"), 1, "dense").hits[0].text == "cloud drum\n"
     assert filled.status().delta_rows == 0
 
@@ -188,18 +188,18 @@ def test_a_large_new_embedding_comes_with_its_segment(folder: Path, empty_collec
         assert (status.segments, status.delta_rows, status.vectors) == (1, 0, 4)
         assert collection.search("x", query_under(OTHER, "apple house\n"), 1, "dense").hits[0].path == "c"
         names = {path.name for path in (folder / "segments").iterdir()}
-        assert {segment.file for one in collection.generations() for segment in one.segments} == names
+        assert {segment.file for one in collection.generations.listed() for segment in one.segments} == names
 
 
 def test_a_version_that_changed_meanwhile_is_not_cut(filled: Collection, source: Source) -> None:
     """Cuts of a replaced, and of a removed, document are left out; the others are stored."""
-    cuts = [cut(document, OTHER) for document in filled.uncut(OTHER)]
+    cuts = [cut(document, OTHER) for document in filled.generations.uncut(OTHER)]
     edit(filled, source, "a", "drum\n")
     filled.remove_document(filled.manifest(source.id).entries["b"].document_id)
-    assert filled.add_cuts(OTHER, cuts) == 1
-    assert [(document.path, document.version) for document in filled.uncut(OTHER)] == [("a", 2)]
-    assert filled.add_cuts(OTHER, cuts) == 1  # the same again, after a kill
-    assert len(filled.uncut(OTHER)) == 1
+    assert filled.generations.add_cuts(OTHER, cuts) == 1
+    assert [(document.path, document.version) for document in filled.generations.uncut(OTHER)] == [("a", 2)]
+    assert filled.generations.add_cuts(OTHER, cuts) == 1  # the same again, after a kill
+    assert len(filled.generations.uncut(OTHER)) == 1
 
 
 def test_a_renamed_document_keeps_its_cut(filled: Collection, source: Source) -> None:
@@ -207,37 +207,37 @@ def test_a_renamed_document_keeps_its_cut(filled: Collection, source: Source) ->
     cut_all(filled, OTHER)
     document_id = filled.manifest(source.id).entries["a"].document_id
     filled.apply(ChangeSet(source.id, renames=(DocumentRename(document_id, "z", STAT),)))
-    assert filled.uncut(OTHER) == ()
-    assert filled.publish(OTHER) == 2
+    assert filled.generations.uncut(OTHER) == ()
+    assert filled.generations.publish(OTHER) == 2
 
 
 def test_chunks_that_contradict_those_that_stand_are_refused(filled: Collection) -> None:
     """One ChunkSpec cuts a text in one way; another one is an error of the caller, and so is no chunk at all."""
-    document = next(one for one in filled.uncut(LINES) if one.path == "a")
+    document = next(one for one in filled.generations.uncut(LINES) if one.path == "a")
     good = cut(document, LINES)
     with pytest.raises(ValueError, match="cut otherwise"):
-        filled.add_cuts(LINES, [DocumentCut(good.document_id, good.version, good.chunks[:1])])
+        filled.generations.add_cuts(LINES, [DocumentCut(good.document_id, good.version, good.chunks[:1])])
     with pytest.raises(ValueError, match="a chunk at least"):
-        filled.add_cuts(LINES, [DocumentCut(good.document_id, good.version, ())])
-    assert len(filled.uncut(LINES)) == 3
+        filled.generations.add_cuts(LINES, [DocumentCut(good.document_id, good.version, ())])
+    assert len(filled.generations.uncut(LINES)) == 3
 
 
 def test_uncut_comes_in_pages(filled: Collection, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page ends at so many documents, and with the one that reaches so many characters; keys lead on."""
     monkeypatch.setattr("indexes.store_recutting.PAGE_DOCUMENTS", 2)
-    assert [len(filled.uncut(OTHER)), cut_all(filled, OTHER)] == [2, 3]
+    assert [len(filled.generations.uncut(OTHER)), cut_all(filled, OTHER)] == [2, 3]
     monkeypatch.setattr("indexes.store_recutting.PAGE_CHARACTERS", 1)
     edit(filled, source, "a", "x" * 50)
     edit(filled, source, "b", "y" * 50)
-    first = filled.uncut(OTHER)
+    first = filled.generations.uncut(OTHER)
     assert [one.path for one in first] == ["a"]
-    assert [one.path for one in filled.uncut(OTHER, first[-1].key)] == ["b"]
+    assert [one.path for one in filled.generations.uncut(OTHER, first[-1].key)] == ["b"]
 
 
 def test_an_empty_text_is_never_uncut(filled: Collection, source: Source) -> None:
     """What has no chunk can't be cut, and holds nothing up."""
     edit(filled, source, "empty", "")
-    assert "empty" not in [document.path for document in filled.uncut(OTHER)]
+    assert "empty" not in [document.path for document in filled.generations.uncut(OTHER)]
     assert go_to(filled, OTHER) == 2
 
 
@@ -258,36 +258,36 @@ def test_two_old_generations_are_kept_and_numbers_never_come_back(filled: Collec
     """Of five publications three generations stand, each with a number of its own; an older one can't be served."""
     for spec in (OTHER, PAIRS, LINES, SPEC):
         go_to(filled, spec)
-    assert [one.number for one in filled.generations()] == [3, 4, 5]
+    assert [one.number for one in filled.generations.listed()] == [3, 4, 5]
     assert KEPT == 2
     with pytest.raises(NotFound, match="generation 1 is not kept; there are 3, 4, 5"):
-        filled.rollback(1)
+        filled.generations.rollback(1)
 
 
 def test_the_last_two_in_service_are_kept_whatever_their_numbers(filled: Collection) -> None:
     """After 1, 2, 3 and back to 1, a fourth drops 2: 1 and 3 were in service last before it."""
     for spec in (OTHER, PAIRS):
         go_to(filled, spec)
-    assert filled.rollback(1) == 1
+    assert filled.generations.rollback(1) == 1
     assert go_to(filled, LINES) == 4
-    assert [(one.number, one.current) for one in filled.generations()] == [(1, False), (3, False), (4, True)]
+    assert [(one.number, one.current) for one in filled.generations.listed()] == [(1, False), (3, False), (4, True)]
 
 
 def test_a_rollback_takes_the_older_one_that_served_last(filled: Collection) -> None:
     """By default 4 goes to 1, which served last before it, not to 3; then there is no older one: 3 must be named."""
     test_the_last_two_in_service_are_kept_whatever_their_numbers(filled)
-    assert filled.generation_before().number == 1
-    assert filled.rollback() == 1
+    assert filled.generations.before().number == 1
+    assert filled.generations.rollback() == 1
     with pytest.raises(NotFound, match="no older one is kept; for a newer one say which: 3, 4"):
-        filled.rollback()
-    assert filled.rollback(1) == 1
-    assert filled.rollback(3) == 3
+        filled.generations.rollback()
+    assert filled.generations.rollback(1) == 1
+    assert filled.generations.rollback(3) == 3
 
 
 def test_a_first_generation_has_no_older_one(filled: Collection) -> None:
     """The message says so."""
     with pytest.raises(NotFound, match="generation 1 is in service, and no older one is kept"):
-        filled.rollback()
+        filled.generations.rollback()
 
 
 def test_times_of_retirement_rise_whatever_the_clock_says(filled: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,9 +301,9 @@ def test_what_only_dropped_generations_needed_goes(filled: Collection, folder: P
     go_to(filled, OTHER)
     filled.fold()
     go_to(filled, LINES)
-    assert filled.rollback(1) == 1
+    assert filled.generations.rollback(1) == 1
     go_to(filled, IndexSpec(SPEC.embedding, ChunkSpec(128, 0)))  # cuts as PAIRS does; drops 2
-    assert [one.number for one in filled.generations()] == [1, 3, 4]
+    assert [one.number for one in filled.generations.listed()] == [1, 3, 4]
     assert rows(folder, "SELECT tokens FROM chunk_spec ORDER BY id") == [(16,), (128,)]
     known = rows(folder, "SELECT id FROM chunk_spec ORDER BY id")
     assert rows(folder, "SELECT DISTINCT chunk_spec_id FROM chunk ORDER BY 1") == known
@@ -317,18 +317,18 @@ def test_what_only_dropped_generations_needed_goes(filled: Collection, folder: P
     assert rows(folder, "SELECT count(*) FROM vector WHERE embedding_spec_id = 2")[0][0] > 0
     assert rows(folder, "PRAGMA foreign_key_check") == []
     filled.fold()
-    kept = {segment.file for one in filled.generations() for segment in one.segments}
+    kept = {segment.file for one in filled.generations.listed() for segment in one.segments}
     assert {path.name for path in (folder / "segments").iterdir()} == kept
 
 
 def test_what_is_being_prepared_is_not_taken_apart(filled: Collection, folder: Path) -> None:
     """Cuts for a generation to come survive a collection of garbage, and are gone when another one took its place."""
     cut_all(filled, OTHER)
-    filled.drop_retired()
-    assert filled.uncut(OTHER) == ()
+    filled.generations.drop_retired()
+    assert filled.generations.uncut(OTHER) == ()
     cut_all(filled, IndexSpec(SPEC.embedding, ChunkSpec(128, 0)))
-    filled.drop_retired()
-    assert len(filled.uncut(OTHER)) == 3
+    filled.generations.drop_retired()
+    assert len(filled.generations.uncut(OTHER)) == 3
     assert rows(folder, "SELECT id FROM chunk_spec") == [(1,), (3,)]
 
 
@@ -345,13 +345,13 @@ def test_a_spec_that_is_half_taken_apart_can_be_prepared_again(filled: Collectio
     go_to(filled, OTHER)
     go_to(filled, LINES)
     cut_all(filled, SPEC)
-    filled.publish(SPEC)
+    filled.generations.publish(SPEC)
     cut_all(filled, IndexSpec(SPEC.embedding, ChunkSpec(128, 0)))
-    filled.publish(IndexSpec(SPEC.embedding, ChunkSpec(128, 0)))  # 2 goes
+    filled.generations.publish(IndexSpec(SPEC.embedding, ChunkSpec(128, 0)))  # 2 goes
     failpoints.install(hook)
     try:
         with pytest.raises(Stop):
-            filled.drop_retired()
+            filled.generations.drop_retired()
     finally:
         failpoints.install(None)
     assert rows(folder, "SELECT chunker FROM chunk_spec WHERE id = 2") == [("dropped:2:borders-1",)]
@@ -369,14 +369,14 @@ def test_another_process_follows_at_its_next_call(filled: Collection, folder: Pa
         piece = "apple bread\ncloud drum\n"
         found = server.search("apple", query_under(OTHER, piece), 1, "dense")
         assert (found.generation, found.hits[0].text) == (2, piece)
-        filled.rollback()
+        filled.generations.rollback()
         assert server.search("apple", query_under(SPEC, "apple bread\n"), 1, "dense").generation == 1
 
 
 def test_listing_says_rows_and_times(filled: Collection) -> None:
     """Rows are the vectors under a generation's embedding; when it retired is known, None for the current one."""
     go_to(filled, OTHER)
-    first, second = filled.generations()
+    first, second = filled.generations.listed()
     assert (first.rows, second.rows) == (6, 4)
     assert first.retired_at is not None
     assert second.retired_at is None
@@ -414,11 +414,11 @@ def test_any_order_of_changes_serves_the_documents_of_now(
 
 def back(collection: Collection) -> None:
     try:
-        wanted = collection.generation_before()
+        wanted = collection.generations.before()
     except NotFound:
         return
     cut_all(collection, wanted.spec)
-    assert collection.rollback() == wanted.number
+    assert collection.generations.rollback() == wanted.number
 
 
 def add(collection: Collection, source: Source, path: str, text: str) -> None:
@@ -441,7 +441,7 @@ def check(collection: Collection, held: dict[str, str]) -> None:
         }
         assert sorted(line for text in places.values() for line in text.splitlines(keepends=True)) == lines
     assert collection.status().missing_vectors == 0
-    assert len(collection.generations()) <= 1 + KEPT
+    assert len(collection.generations.listed()) <= 1 + KEPT
 
 
 def test_a_publication_waits_for_a_builder(
@@ -455,17 +455,17 @@ def test_a_publication_waits_for_a_builder(
         cut_all(collection, OTHER)
         (folder / "locks").mkdir(exist_ok=True)
         with FileLock(folder / "locks" / "build.lock"), pytest.raises(StoreBusy):
-            collection.publish(OTHER)
-        assert collection.publish(OTHER) == 2
+            collection.generations.publish(OTHER)
+        assert collection.generations.publish(OTHER) == 2
 
 
 def test_a_collection_of_garbage_completes_what_a_kill_left(filled: Collection, folder: Path) -> None:
     """Chunks of a dropped generation go with the next collection, and nothing that was kept."""
     for spec in (OTHER, LINES, SPEC, IndexSpec(SPEC.embedding, ChunkSpec(128, 0))):
         cut_all(filled, spec)
-        filled.publish(spec)  # and never drop_retired
+        filled.generations.publish(spec)  # and never drop_retired
     before = answers(filled, "apple bread\n")
     assert len(rows(folder, "SELECT id FROM chunk_spec")) == 3
-    filled.collect_garbage(30)
+    filled.garbage.collect(30)
     assert rows(folder, "SELECT tokens FROM chunk_spec ORDER BY id") == [(16,), (128,)]
     assert answers(filled, "apple bread\n") == before

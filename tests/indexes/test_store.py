@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from indexes import migrations, store
+from indexes import migrations, store, store_errors
 from indexes.collection import Collection
 from indexes.errors import (
     Conflict,
@@ -300,8 +300,8 @@ def test_result_codes_become_our_errors(code: int | None, expected: type[Excepti
     error = sqlite3.OperationalError("said SQLite")
     if code is not None:
         error.sqlite_errorcode = code
-    assert type(store._translation(Path("store.db"), error)) in (expected, type(error))
-    assert isinstance(store._translation(Path("store.db"), error), expected)
+    assert type(store_errors.translation(Path("store.db"), error)) in (expected, type(error))
+    assert isinstance(store_errors.translation(Path("store.db"), error), expected)
 
 
 VISITOR = """

@@ -62,7 +62,7 @@ def test_a_stored_document_comes_with_its_sections(collection: Collection, sourc
     sections = (SectionStart(0, ("Top",), 1), SectionStart(6, ("Top", "Näher 🙂"), 2))
     one, other = upsert("a", "apple bread\n", sections=sections), upsert("b", "drum\n")
     collection.apply(ChangeSet(source.id, upserts=(one, other)))
-    assert [document.sections for document in collection.uncut(OTHER)] == [sections, ()]
+    assert [document.sections for document in collection.generations.uncut(OTHER)] == [sections, ()]
 
 
 def forget_sections(folder: Path) -> None:
@@ -86,7 +86,7 @@ def test_sections_of_an_earlier_release_are_gathered(collection: Collection, sou
     without = upsert("b", "apple bread\n", chunks=(chunk(0, 4, None), chunk(4, 8, None, "C"), chunk(8, 12, None, "C")))
     collection.apply(ChangeSet(source.id, upserts=(with_marks, without)))
     forget_sections(folder)
-    assert [document.sections for document in collection.uncut(OTHER)] == [
+    assert [document.sections for document in collection.generations.uncut(OTHER)] == [
         (SectionStart(0, ("A",), 1), SectionStart(5, ("A", "B"), 1), SectionStart(7, ("A", "B"), 2)),
         (SectionStart(0, ()), SectionStart(4, ("C",))),
     ]

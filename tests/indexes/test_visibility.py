@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from indexes import publishing, store_search, store_vectors, store_visibility, store_words, visibility
 from indexes.collection import Collection
+from indexes.snapshots import Snapshot
 from indexes.store import Connection, Store
 from indexes.store_search import Condition, condition
 from indexes.store_vectors import Head
@@ -142,16 +143,19 @@ class VisibilityMachine(RuleBasedStateMachine):
     @rule(spec=st.sampled_from([SPEC, OTHER_SPEC, OTHER_MODEL]), back=st.booleans(), ahead=st.booleans())
     def serve(self, spec: IndexSpec, back: bool, ahead: bool) -> None:
         """Publish a generation, or go back to one; texts that are not cut for it are cut first."""
-        cuts = [DocumentCut(one.document_id, one.version, chunks_of(one.text)) for one in self.collection.uncut(spec)]
+        cuts = [
+            DocumentCut(one.document_id, one.version, chunks_of(one.text))
+            for one in self.collection.generations.uncut(spec)
+        ]
         if cuts:
-            self.collection.add_cuts(spec, cuts)
+            self.collection.generations.add_cuts(spec, cuts)
         if ahead:  # cut, not published: what it is embedded by stands beside the chunks of the generation in service
             return
-        numbers = [one.number for one in self.collection.generations() if one.spec == spec]
+        numbers = [one.number for one in self.collection.generations.listed() if one.spec == spec]
         if back and numbers:
-            assert self.collection.rollback(numbers[-1])
+            assert self.collection.generations.rollback(numbers[-1])
         else:
-            assert self.collection.publish(spec)
+            assert self.collection.generations.publish(spec)
 
     @rule()
     def drop_retired(self) -> None:
@@ -369,9 +373,9 @@ def test_removed_neighbours_are_left_out_at_the_second_look(collection: Collecti
     collection.apply(ChangeSet(source.id, upserts=(living,)))
     collection.search("x", near, 3, "dense")
     asked: list[int] = []
-    nearest = type(collection._snapshot).nearest
+    nearest = Snapshot.nearest
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(type(collection._snapshot), "nearest", lambda *given: asked.append(given[2]) or nearest(*given))
+        patched.setattr(Snapshot, "nearest", lambda *given: asked.append(given[2]) or nearest(*given))
         assert len(collection.search("x", near, 3, "dense").hits) == 3
     assert len(asked) == 2
 

@@ -59,7 +59,7 @@ def publish(collection: Collection, number: int) -> None:
 
 
 def garbage(collection: Collection) -> None:
-    collection.collect_garbage(0)
+    collection.garbage.collect(0)
 
 
 _ALL = (put, remove, rename, fold, compact, mend, publish, garbage)

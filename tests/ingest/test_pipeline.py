@@ -644,7 +644,7 @@ def test_a_vector_that_is_deleted_under_a_run_is_paid_for_again(world):
     locks = world.base / "locks"
     with preparing.prepare(world.folder, world.collection, locks) as prepared:
         assert prepared.wanted == frozenset()
-        assert world.collection.collect_garbage(0).vectors  # its runs lock elsewhere, so this run is not seen
+        assert world.collection.garbage.collect(0).vectors  # its runs lock elsewhere, so this run is not seen
         report = asyncio.run(pipeline.apply(prepared, world.collection, world.embedder))
     assert (report.applied, report.conflicts) == (1, ())
     assert len(world.embedder.sent) == 2 * sent

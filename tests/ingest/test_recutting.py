@@ -70,7 +70,7 @@ def stored(
 def recut_all(collection: Collection, spec: IndexSpec) -> dict[str, tuple[Chunk, ...]]:
     """Return the chunks of all documents under a spec, by path, without storing them."""
     found, after = {}, 0
-    while page := collection.uncut(spec, after):
+    while page := collection.generations.uncut(spec, after):
         found |= {document.path: recutting.recut(document, spec) for document in page}
         after = page[-1].key
     return found
@@ -176,7 +176,7 @@ def test_another_releases_chunker_is_refused(collection: Collection) -> None:
     """This release can't cut by an algorithm that it does not have, and says which."""
     stored(collection, documents_below(ROOT / "docs")[:1])
     with pytest.raises(SettingsError, match=r"cuts by borders-1 .* by borders-0"):
-        recutting.cut_all(collection, IndexSpec(SPEC.embedding, ChunkSpec(64, 8, "borders-0")))
+        recutting.cut_all(collection.generations, IndexSpec(SPEC.embedding, ChunkSpec(64, 8, "borders-0")))
 
 
 # A folder that is indexed under one spec, then another, then the first again.
@@ -198,10 +198,10 @@ class Movable(World):
         return super().index(path, **options)
 
     def publish(self, spec: IndexSpec) -> int:
-        return recutting.publish(self.collection, spec).number
+        return recutting.publish(self.collection.generations, spec).number
 
     def rollback(self, number: int | None = None) -> recutting.Served:
-        return recutting.rollback(self.collection, self.base / "locks", number)
+        return recutting.rollback(self.collection.generations, self.collection, self.base / "locks", number)
 
     def sent(self) -> list[str]:
         sent, self.embedder.sent = self.embedder.sent, []
@@ -240,7 +240,7 @@ def test_a_publication_ends_under_a_steady_stream_of_documents(world: Movable) -
     """With a document before each of its transactions it takes one build and one try; all of them are found."""
     world.write("a.md", "\n\n".join(_long(f"apples of part {part}") for part in range(3)))
     world.index()
-    recutting.cut_all(world.collection, SMALL)
+    recutting.cut_all(world.collection.generations, SMALL)
     keys = [chunk.embedded_hash for one in world.collection.unembedded(SMALL) for chunk in one.chunks]
     world.collection.add_vectors(SMALL.embedding, keys, np.eye(8, dtype=np.float32)[np.arange(len(keys)) % 8])
     reached: list[str] = []
@@ -258,12 +258,12 @@ def test_a_publication_ends_under_a_steady_stream_of_documents(world: Movable) -
     failpoints.install(stream)
     try:
         with Collection.open(world.collection.folder, delta_rows=3) as opened:
-            served = recutting.publish(opened, SMALL)
+            served = recutting.publish(opened.generations, SMALL)
     finally:
         failpoints.install(None)
     assert (served.number, served.documents) == (2, 14)
     assert reached.count("segment.save") == reached.count("publish.begin") == 1
-    assert world.collection.uncut(SMALL) == ()
+    assert world.collection.generations.uncut(SMALL) == ()
     assert len(world.collection.search("otter", None, 50, "lexical").hits) == 14
 
 
@@ -364,7 +364,7 @@ def test_a_failure_keeps_what_was_paid(world: Movable) -> None:
 def test_a_run_under_another_spec_is_refused(world: Movable) -> None:
     """A publication between plan and apply: upserts cut otherwise are not applied; the same command then goes on."""
     with preparing.prepare(world.folder, world.collection, world.base / "locks") as prepared:
-        recutting.publish(world.collection, SMALL)
+        recutting.publish(world.collection.generations, SMALL)
         with pytest.raises(SpecMismatch, match="repeat the command"):
             asyncio.run(pipeline.apply(prepared, world.collection, world.embedder))
     assert world.collection.status().documents == 0
@@ -400,14 +400,14 @@ def test_a_document_that_comes_between_cutting_and_serving_is_cut(
     """An upload needs no lock of a known source: what it adds in the last moment is cut in another round."""
     world.index()
     world.publish(SMALL)
-    ask, late = world.collection.rollback, ["late.txt"]
+    ask, late = world.collection.generations.rollback, ["late.txt"]
 
     def rollback(number: int | None = None) -> int | None:
         if late:
             stored(world.collection, [Document("A late word.", (), "text/plain", reader="t-1")], SMALL, late.pop())
         return ask(number)
 
-    monkeypatch.setattr(world.collection, "rollback", rollback)
+    monkeypatch.setattr(world.collection.generations, "rollback", rollback)
     assert world.rollback() == recutting.Served(1, 1)
     assert world.collection.search("late", None, 5, "lexical").hits[0].path == "late.txt"
 

@@ -100,7 +100,7 @@ def with_an_index_entry_too_few(folder: Path) -> None:
         connection.execute("DELETE FROM sqlite_schema WHERE name = 'chunk_by_embedded'")
     with raw(folder / "store.db") as connection:
         connection.execute(
-            "INSERT INTO chunk_embedding SELECT 1, 1, embedded_hash FROM chunk_embedding WHERE chunk_id = 2 "
+            "INSERT INTO chunk_embedding SELECT 1, 1, embedded_hash, 0 FROM chunk_embedding WHERE chunk_id = 2 "
             "ON CONFLICT DO UPDATE SET embedded_hash = excluded.embedded_hash"
         )
         connection.execute("PRAGMA writable_schema = ON")
@@ -142,6 +142,8 @@ UNREPAIRABLE: dict[str, tuple[Damage, str]] = {
         sql("UPDATE vector SET vector = x'007e007e007e007e007e007e007e007e' WHERE id = 2"),
         "vector",
     ),
+    "a vector has no key": (sql("DELETE FROM vector_key WHERE vector_id = 2"), "vector"),
+    "a key has no vector": (sql("INSERT INTO vector_key VALUES (0, zeroblob(32), 1, 99)"), "reference"),
     "a vector is zero": (sql("UPDATE vector SET vector = zeroblob(16) WHERE id = 2"), "vector"),
     "no generation serves": (sql("UPDATE generation SET current = 0"), "generation"),
     "metadata are no JSON": (sql("UPDATE document_version SET metadata = '{' WHERE id = 1"), "fields"),
@@ -264,7 +266,7 @@ def test_a_purge_that_was_killed_is_completed(data: Path) -> None:
     with at(data) as place:
         collection = place.library.open("papers")
         [document] = [each for each in collection.documents(None, 99, None)[0] if each.path == "3.txt"]
-        collection.begin_purge(document.id)
+        collection.purges.begin(document.id)
     word = vector_of(embedded_hash("T", "bread 3\n")).astype("<f2").tobytes()
     assert word in b"".join(path.read_bytes() for path in papers(data).glob("vectors/*"))
     assert found(doctor.examine(data), "note") == {("papers", "purge")}
@@ -282,7 +284,7 @@ def test_generations_in_any_state_are_healthy(data: Path) -> None:
         assert go_to(collection, OTHER) == 2
         assert collection.fold()
         assert found(doctor.examine(data)) == set()
-        assert collection.rollback(1) == 1
+        assert collection.generations.rollback(1) == 1
         put(collection, collection.sources()[0], upsert("new.txt", "frost\n"))
         assert found(doctor.examine(data, repair=True)) == set()
 
@@ -293,7 +295,7 @@ def test_a_generation_that_was_being_taken_apart_is_a_leftover(data: Path) -> No
         collection = place.library.open("papers")
         for spec in (OTHER, PAIRS, OTHER):
             cut_all(collection, spec)
-            assert collection.publish(spec)
+            assert collection.generations.publish(spec)
     kept, number, noted = data.with_name("kept"), 0, 0
     shutil.copytree(data, kept)
 

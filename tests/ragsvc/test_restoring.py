@@ -214,7 +214,7 @@ def test_segments_are_built_before_the_collection_is_served(place: Place, kept: 
     place.backups._delta_rows = 2
     place.backups.restore(kept, "papers", replace=True)
     restored = place.library.open("papers")
-    [segment] = restored.generations()[-1].segments
+    [segment] = restored.generations.listed()[-1].segments
     assert (restored.folder / "segments" / segment.file).is_file()
     assert doctor.examine(place.data).checked[1].findings == ()
     assert caplog.text == ""

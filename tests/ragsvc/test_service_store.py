@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ragsvc import service_store
+from ragsvc import service_file
 from ragsvc.errors import (
     BadRequest,
     CollectionExists,
@@ -24,7 +24,8 @@ from ragsvc.errors import (
     UnknownCollection,
 )
 from ragsvc.ledger import LedgerEntry
-from ragsvc.service_store import SCHEMA_VERSION, ServiceStore
+from ragsvc.service_migrations import SCHEMA_VERSION, STEPS
+from ragsvc.service_store import ServiceStore
 from tests.indexes.test_store import visit
 
 DAY = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -241,10 +242,10 @@ def test_each_step_runs_once_and_whole(tmp_path: Path, monkeypatch: pytest.Monke
     first = ServiceStore.open(tmp_path)
     first.add_collection("abc123", "kept")
     first.close()
-    monkeypatch.setattr(service_store, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr(service_file, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
     for statement, version in (("CREATE TABLE nonsense (", SCHEMA_VERSION), ("SELECT 1", SCHEMA_VERSION + 1)):
         step = ("ALTER TABLE collection ADD COLUMN extra TEXT", statement)
-        monkeypatch.setattr(service_store, "_STEPS", (*service_store._STEPS[:SCHEMA_VERSION], step))
+        monkeypatch.setattr(service_file, "STEPS", (*STEPS, step))
         if version == SCHEMA_VERSION:
             with pytest.raises(StorageFailed):
                 ServiceStore.open(tmp_path)

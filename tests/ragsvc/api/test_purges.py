@@ -128,5 +128,5 @@ def test_two_purges_at_once(data_dir):
         for thread in threads:
             thread.join()
         assert replies == [204] * 4
-        assert room.house.library.open("default").pending_purges() == ()
+        assert room.house.library.open("default").purges.pending() == ()
     assert canary.traces(data_dir, []) == []
