@@ -40,8 +40,9 @@ _ROWS_A_TOPIC = 100
 _FACTORS = 256
 _COMMON, _TOPIC, _ROW = 0.29, 0.25, 0.31
 """Parts of a vector's squared length; the rest is noise in all directions."""
-_CENTRE = 0.35
-"""The centre's part in the plain mixture: neighbours have cosines of 0.64, as a question's of 3-small have."""
+_ROWS_A_THEME = 1_000
+_THEME, _CENTRE = 0.2, 0.15
+"""Parts of the plain mixture: rows of one topic have cosines of 0.64, of one theme 0.49."""
 _PEER_SECONDS = 600
 
 
@@ -62,20 +63,25 @@ class Mapped:
 
 
 class Clusters:
-    """Rows around centres that are as far from each other as chance has it, noise in all directions."""
+    """The plain mixture: themes, in each ten topics, as far from each other as chance has it; noise in all directions.
+
+    Without themes there would be more clusters than cells, and nothing that tells which of them belong together.
+    """
 
     name = "clusters"
 
     def __init__(self, rows: int) -> None:
         generator = np.random.default_rng(1)
         topics = max(1, rows // _ROWS_A_TOPIC)
+        themes = _unit(generator.standard_normal((max(1, rows // _ROWS_A_THEME), DIMENSIONS), dtype=np.float32))
         self._centres = _unit(generator.standard_normal((topics, DIMENSIONS), dtype=np.float32))
         self._centres *= np.float32(_CENTRE**0.5)
+        self._centres += themes[np.arange(topics) % len(themes)] * np.float32(_THEME**0.5)
         self._centres += _common(generator)
 
     def draw(self, count: int, generator: np.random.Generator):
         """Return vectors (count, DIMENSIONS) of unit length."""
-        vectors = _noise(count, 1 - _COMMON - _CENTRE, generator)
+        vectors = _noise(count, 1 - _COMMON - _THEME - _CENTRE, generator)
         vectors += self._centres[generator.integers(0, len(self._centres), count)]
         return _unit(vectors)
 
