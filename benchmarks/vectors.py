@@ -1,13 +1,13 @@
 """The kinds of vector index: recall, time, memory. Linux.
 
-`python -m benchmarks.vectors [--rows N ...] [--own]` streams a mixture of Gaussians of 1,536 dimensions into a float16
-file below the system's temporary folder and builds, opens and asks each kind in a process of its own, one thread a
-search. The mixture is seeded: a common direction (mean cosine of two rows 0.29, as text-embedding-3-small's), a topic
-for every hundred rows, both topics and rows spread over 256 directions of falling weight as embeddings are, and noise
-in all directions. Queries are other draws of it. Beside our kinds, unless `--own`: bare FAISS (RaBitQFastScan, then
-200 rows of the same file scored by numpy), and hnswlib and usearch, where they are installed
-(`uv sync --group bench`). The kinds' queries are asked in turns with bare FAISS's, since other work on the machine
-slows both.
+`python -m benchmarks.vectors [--rows N ...] [--sets NAME ...] [--own]` streams vectors into a float16 file below the
+system's temporary folder and builds, opens and asks each kind in a process of its own, one thread a search. The sets:
+two seeded mixtures of Gaussians of 1,536 dimensions with a common direction (mean cosine of two rows 0.29, as
+text-embedding-3-small's), a plain one (`clusters`) and a hard one (`factors`), whose queries are other draws of it; and
+the abstracts of scifact by the local model (`scifact`, some minutes to embed), where the shared data lie beside the
+project, whose queries are its claims. Beside our kinds, unless `--own`: bare FAISS (RaBitQFastScan, then 200 rows of
+the same file scored by numpy), and hnswlib and usearch, where they are installed (`uv sync --group bench`). The kinds'
+queries are asked in turns with bare FAISS's, since other work on the machine slows both.
 """
 
 import argparse
@@ -29,17 +29,24 @@ from threadpoolctl import threadpool_limits
 
 from indexes.faiss_index import KINDS, kind_for
 from indexes.vector_map import units
+from ragsvc import labelled
+from ragsvc.providers.local_embedding import embed
+from ragsvc.providers.local_model import load_model
 
 DIMENSIONS = 1536
 QUERIES = 300
 K = 10
 CANDIDATES = 200
 SHARE = 0.01
+SCIFACT = Path(__file__).resolve().parents[2] / "shared" / "data" / "scifact_train"
 _ROWS_AT_ONCE = 8_192
 _ROWS_A_TOPIC = 100
 _FACTORS = 256
 _COMMON, _TOPIC, _ROW = 0.29, 0.25, 0.31
-"""Parts of a vector's squared length; the rest is noise."""
+"""Parts of a vector's squared length; the rest is noise in all directions."""
+_ROWS_A_THEME = 1_000
+_THEME, _CENTRE = 0.2, 0.15
+"""Parts of the plain mixture: rows of one topic have cosines of 0.64, of one theme 0.49."""
 _PEER_SECONDS = 600
 
 
@@ -59,8 +66,38 @@ class Mapped:
             yield ids, self.take(ids)
 
 
-class Mixture:
-    """The distribution that rows and queries are drawn from."""
+class Clusters:
+    """The plain mixture: themes, in each ten topics, as far from each other as chance has it; noise in all directions.
+
+    Without themes there would be more clusters than cells, and nothing that tells which of them belong together.
+    """
+
+    name = "clusters"
+
+    def __init__(self, rows: int) -> None:
+        generator = np.random.default_rng(1)
+        topics = max(1, rows // _ROWS_A_TOPIC)
+        themes = _unit(generator.standard_normal((max(1, rows // _ROWS_A_THEME), DIMENSIONS), dtype=np.float32))
+        self._centres = _unit(generator.standard_normal((topics, DIMENSIONS), dtype=np.float32))
+        self._centres *= np.float32(_CENTRE**0.5)
+        self._centres += themes[np.arange(topics) % len(themes)] * np.float32(_THEME**0.5)
+        self._centres += _common(generator)
+
+    def draw(self, count: int, generator: np.random.Generator):
+        """Return vectors (count, DIMENSIONS) of unit length."""
+        vectors = _noise(count, 1 - _COMMON - _THEME - _CENTRE, generator)
+        vectors += self._centres[generator.integers(0, len(self._centres), count)]
+        return _unit(vectors)
+
+
+class Factors:
+    """Rows and topics spread over directions of falling weight: topics overlap, and cells cut through them.
+
+    IVF finds as large a part of the neighbours in as large a part of the cells as published for real text embeddings
+    (BGE, 1.35 million: 0.84 in 1 of 30; here 0.74 in 1 of 32), or less.
+    """
+
+    name = "factors"
 
     def __init__(self, rows: int) -> None:
         generator = np.random.default_rng(1)
@@ -68,33 +105,60 @@ class Mixture:
         weights = 1 / (np.arange(_FACTORS) + 3.0)
         directions = _unit(generator.standard_normal((_FACTORS, DIMENSIONS), dtype=np.float32))
         self._factors = directions * np.sqrt(weights / weights.sum()).astype(np.float32)[:, None]
-        self._common = _unit(generator.standard_normal((1, DIMENSIONS), dtype=np.float32)) * np.float32(_COMMON**0.5)
+        self._common = _common(generator)
         self._topics = generator.standard_normal((topics, _FACTORS), dtype=np.float32) * np.float32(_TOPIC**0.5)
-        often = 1 / np.sqrt(np.arange(1, topics + 1))
-        self._often = often / often.sum()
+        self._often = _often(topics)
 
     def draw(self, count: int, generator: np.random.Generator):
         """Return vectors (count, DIMENSIONS) of unit length."""
         latent = generator.standard_normal((count, _FACTORS), dtype=np.float32) * np.float32(_ROW**0.5)
         latent += self._topics[generator.choice(len(self._often), count, p=self._often)]
-        vectors = generator.standard_normal((count, DIMENSIONS), dtype=np.float32)
-        vectors *= np.float32(((1 - _COMMON - _TOPIC - _ROW) / DIMENSIONS) ** 0.5)
+        vectors = _noise(count, 1 - _COMMON - _TOPIC - _ROW, generator)
         vectors += latent @ self._factors + self._common
         return _unit(vectors)
+
+
+MIXTURES = {one.name: one for one in (Clusters, Factors)}
+
+
+def _common(generator: np.random.Generator):
+    return _unit(generator.standard_normal((1, DIMENSIONS), dtype=np.float32)) * np.float32(_COMMON**0.5)
+
+
+def _noise(count: int, part: float, generator: np.random.Generator):
+    noise = generator.standard_normal((count, DIMENSIONS), dtype=np.float32)
+    return noise * np.float32((part / DIMENSIONS) ** 0.5)
+
+
+def _often(topics: int):
+    """Return how often each topic is drawn."""
+    often = 1 / np.sqrt(np.arange(1, topics + 1))
+    return often / often.sum()
 
 
 def _unit(vectors):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def written(folder: Path, rows: int) -> tuple[Path, Path]:
-    """Write rows and queries of the mixture."""
-    mixture, generator = Mixture(rows), np.random.default_rng(2)
+def drawn(folder: Path, rows: int, mixture_of: type[Clusters | Factors]) -> None:
+    """Write rows and queries of a mixture."""
+    mixture, generator = mixture_of(rows), np.random.default_rng(2)
     with (folder / "rows").open("wb") as file:
         for start in range(0, rows, _ROWS_AT_ONCE):
             file.write(mixture.draw(min(_ROWS_AT_ONCE, rows - start), generator).astype(np.float16).tobytes())
     np.save(folder / "queries.npy", mixture.draw(QUERIES, np.random.default_rng(3)))
-    return folder / "rows", folder / "queries.npy"
+
+
+def embedded(folder: Path) -> int:
+    """Write the vectors of scifact's abstracts and claims; return their width."""
+    model, found = load_model(), labelled.load(SCIFACT)
+    texts = [f"{text.title}\n{text.text}" for text in found.corpus.values()]
+    parts = [embed(model, texts[start : start + 64]).vectors for start in range(0, len(texts), 64)]
+    (folder / "rows").write_bytes(np.concatenate(parts).astype(np.float16).tobytes())
+    np.save(
+        folder / "queries.npy", embed(model, [query.text for query in list(found.queries.values())[:QUERIES]]).vectors
+    )
+    return int(parts[0].shape[1])
 
 
 def exact(rows: Mapped, queries, allowed=None):
@@ -275,6 +339,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000])
+    parser.add_argument("--sets", nargs="+", choices=[*MIXTURES, "scifact"], default=list(MIXTURES))
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), help="default: the kind that is chosen for the size")
     parser.add_argument("--own", action="store_true", help="our kinds alone")
     parser.add_argument("--build", choices=list(KINDS), help=argparse.SUPPRESS)
@@ -284,14 +349,25 @@ def main() -> None:
     if given.build:
         build(given.build, given.folder, given.dimensions)
         return
-    for count in given.rows:
-        with tempfile.TemporaryDirectory(prefix="ragsvc-bench-") as name:
-            folder = Path(name)
-            path, queries = written(folder, count)
-            print(f"\n{count:,} rows of {DIMENSIONS:,} dimensions, {QUERIES} queries, one thread", flush=True)
-            rows = Mapped(path, DIMENSIONS)
-            kinds = given.kinds or [kind_for(count, DIMENSIONS)]
-            measure(folder, rows, np.load(queries), kinds, alone=given.own)
+    for name in given.sets:
+        for count in given.rows if name in MIXTURES else [0]:
+            with tempfile.TemporaryDirectory(prefix="ragsvc-bench-") as folder:
+                compare_kinds(Path(folder), name, count, given.kinds, alone=given.own)
+
+
+def compare_kinds(folder: Path, name: str, count: int, kinds: list[str] | None, *, alone: bool) -> None:
+    """Make a set of vectors and print its table."""
+    if name in MIXTURES:
+        width = DIMENSIONS
+        drawn(folder, count, MIXTURES[name])
+    elif SCIFACT.is_dir():
+        width = embedded(folder)
+    else:
+        print(f"\n{name}: left out, there is no {SCIFACT.name} beside the project")
+        return
+    rows, queries = Mapped(folder / "rows", width), np.load(folder / "queries.npy")
+    print(f"\n{name}: {rows.size:,} rows of {width:,} dimensions, {len(queries)} queries, one thread", flush=True)
+    measure(folder, rows, queries, kinds or [kind_for(rows.size, width)], alone=alone)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ vector's score is the same in the delta and in every kind, and an approximate ki
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import numpy as np
@@ -22,6 +23,17 @@ _MORE: Final = 4
 
 Mask = npt.NDArray[np.bool_]
 """Which positions (rows of the index, by rising id) may be found, shape (size,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How far a search for `k` rows looks."""
+
+    k: int
+    candidates: int
+    """At most so many are wanted."""
+    wider: int = 1
+    """How many times as many as at first: more than 1 where those were not enough."""
 
 
 class CandidateIndex(ABC):
@@ -62,12 +74,9 @@ class CandidateIndex(ABC):
 
     @abstractmethod
     def _candidates(
-        self, query: FloatVector, count: int, allowed: Mask | None, wider: int
+        self, query: FloatVector, look: Look, allowed: Mask | None
     ) -> tuple[FloatVector, npt.NDArray[np.int64]]:
-        """Return up to `count` positions that may be near, best first, with the index's own scores or distances.
-
-        `wider` is how many times as many as at first they are: 1, unless that was not enough.
-        """
+        """Return the positions that may be near, best first, with the index's own scores or distances."""
 
     @abstractmethod
     def _settled(self, worst: float, scores: FloatVector) -> bool:
@@ -98,13 +107,14 @@ class CandidateIndex(ABC):
         return mask
 
     def _search(self, query: FloatVector, k: int, mask: Mask | None, available: int) -> Neighbours:
-        count, wider = max(k, self._first(k)), 1
-        while count < available:
-            estimates, positions = self._candidates(query, count, mask, wider)
+        look = Look(k, max(k, self._first(k)))
+        while look.candidates < available:
+            estimates, positions = self._candidates(query, look, mask)
             found = scored(query, self._ids[positions], self._rows, k)
-            if len(found.ids) >= k and (count >= self._most(k) or self._settled(float(estimates[-1]), found.scores)):
+            enough = look.candidates >= self._most(k)
+            if len(found.ids) >= k and (enough or self._settled(float(estimates[-1]), found.scores)):
                 return found
-            count, wider = count * _MORE, wider * _MORE
+            look = Look(k, look.candidates * _MORE, look.wider * _MORE)
         return scored(query, self._ids if mask is None else self._ids[mask], self._rows, k)
 
 

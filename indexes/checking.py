@@ -196,7 +196,7 @@ class _Check:
             wrong += store_checks.wrong_vectors(rows)
             after = rows[-1][0]
         for vector_id in wrong[:_SHOWN]:
-            what = "it is not finite, not of unit length, or not of its model's width"
+            what = "it is not finite, not of unit length, not of its model's width, or not found by its text"
             yield problem("vector", f"vector {vector_id}", what, _FROM_BACKUP)
         yield from _more("vector", "vectors", wrong)
 

@@ -8,15 +8,15 @@ rows' positions; ids stand beside them, once.
 import os
 import struct
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from indexes import recall_check
-from indexes.candidate_index import CandidateIndex, Mask
+from indexes.candidate_index import CandidateIndex, Look, Mask
 from indexes.errors import StoreDamaged
 from indexes.exact_index import SCORE_NOISE
 from indexes.recall_check import DEPTHS, Rung, Truth, checked_batches
@@ -44,10 +44,11 @@ rows. More of them are looked at where it is higher."""
 _MOST_LOOKS: Final = 16
 """Times more candidates than at first that are asked for, at most, while they are not so sure."""
 _NOISE_UNIT: Final = 1e-6
-_CELL_ROWS: Final = 512
+_CELL_ROWS: Final = 1024
+"""More than the usual: a centre takes as long to be compared as 15 codes, and a cell to be begun as long as 400."""
 _MOST_CELLS: Final = 4096
-_CELL_SAMPLE: Final = 32
-"""Rows that each cell's centre is found by, and most of them: 200 MB of 1,024 cells, while an index is built."""
+_CELL_SAMPLE, _MOST_SAMPLE = 64, 65_536
+"""Rows that each cell's centre is found by, and the most for all: 400 MB of 1,536 dimensions while an index is built."""
 _ITERATIONS: Final = 6
 """Of k-means."""
 _RARE: Final = 0.05
@@ -160,17 +161,13 @@ class Float16(_FaissIndex):
         return k + _SPARE
 
     def _candidates(
-        self,
-        query: FloatVector,
-        count: int,
-        allowed: Mask | None,
-        wider: int,  # noqa: ARG002 - of cells
+        self, query: FloatVector, look: Look, allowed: Mask | None
     ) -> tuple[FloatVector, npt.NDArray[np.int64]]:
         params = None
         if allowed is not None:
             params = _faiss().SearchParameters()
             params.sel, _kept = _selector(allowed)
-        return self._found(query, count, params)
+        return self._found(query, look.candidates, params)
 
     def _settled(self, worst: float, scores: FloatVector) -> bool:
         return worst + _HALF_NOISE < float(scores[-1])
@@ -193,6 +190,8 @@ class RaBitQ(_FaissIndex):
     """
 
     kind = "rabitq"
+    setting: ClassVar = "bits"
+    """What the self-check finds out beside the number of candidates: here, the bits of a query's numbers."""
 
     @classmethod
     def build(cls, rows: BuildRows) -> Self:
@@ -224,33 +223,42 @@ class RaBitQ(_FaissIndex):
 
     def _checked(self, truth: Truth) -> dict[str, int]:
         """Return the settings that the self-check found best."""
-        rung, depths = self._climbed(truth, _QUERY_BITS, lambda bits: self._params(bits, None), lambda _: self.size)
-        return {"bits": rung.setting, **depths}
-
-    def _climbed(self, truth: Truth, ladder: Any, params: Any, compared: Any) -> tuple[Rung, dict[str, int]]:
         noise: dict[int, float] = {}
 
         def search(setting: int, count: int) -> IdArray:
-            distances, positions = self._inner.search(truth.queries, max(1, count), params=params(setting))
+            params = self._params(setting, None)
+            distances, positions = self._inner.search(truth.queries, max(1, count), params=params)
             ids: IdArray = np.where(positions >= 0, self._ids[positions] if self.size else -1, -1)
-            noise[setting] = truth.noise(ids, _as_cosines(distances))
+            noise[setting] = max(noise.get(setting, 0.0), truth.noise(ids, _as_cosines(distances)))
             return ids
 
-        def cost(setting: int, candidates: int) -> float:
-            return float(compared(setting) * _code_cost(self._bits(setting)) + candidates * _ROW_COST)
+        def cost(rung: Rung) -> float:
+            return self._cost(rung.setting) + rung.candidates * _ROW_COST
 
-        rung = recall_check.climbed(ladder, search, truth, cost, self.size, _MOST_CANDIDATES)
-        few, many = rung.candidates
-        depths = {"candidates": max(1, few), "candidates_100": max(1, few, many)}
-        return rung, {**depths, "noise": min(_MOST_NOISE, max(1, round(noise[rung.setting] / _NOISE_UNIT)))}
+        few, many = recall_check.climbed(self._ladder(), search, truth, cost, self.size, _MOST_CANDIDATES)
+        return {
+            self.setting: few.setting,
+            f"{self.setting}_100": max(few.setting, many.setting),
+            "candidates": max(1, few.candidates),
+            "candidates_100": max(1, few.candidates, many.candidates),
+            "noise": min(_MOST_NOISE, max(1, round(max(noise[few.setting], noise[many.setting]) / _NOISE_UNIT))),
+        }
 
-    def _bits(self, setting: int) -> int:
-        return setting
+    def _ladder(self) -> Sequence[int]:
+        """Return the values of the setting that the self-check tries, cheapest first."""
+        return _QUERY_BITS
 
-    def _params(self, bits: int, selector: Any) -> Any:
+    def _cost(self, setting: int) -> float:
+        """Return the nanoseconds in which the codes of 1,536 dimensions are compared."""
+        return self.size * _code_cost(setting)
+
+    def _params(self, setting: int, selector: Any) -> Any:
         params = _faiss().RaBitQSearchParameters()
-        params.qb, params.centered, params.sel = bits, True, selector
+        params.qb, params.centered, params.sel = setting, True, selector
         return params
+
+    def _setting(self, k: int) -> int:
+        return self._settings[self.setting if k <= min(DEPTHS) else f"{self.setting}_100"]
 
     def _first(self, k: int) -> int:
         (low, high), few, many = DEPTHS, self._settings["candidates"], self._settings["candidates_100"]
@@ -264,14 +272,10 @@ class RaBitQ(_FaissIndex):
         return recall_check.expected_loss(scores - border, self._settings["noise"] * _NOISE_UNIT) <= _LOSS
 
     def _candidates(
-        self,
-        query: FloatVector,
-        count: int,
-        allowed: Mask | None,
-        wider: int,  # noqa: ARG002 - of cells
+        self, query: FloatVector, look: Look, allowed: Mask | None
     ) -> tuple[FloatVector, npt.NDArray[np.int64]]:
         selector, _kept = (None, None) if allowed is None else _selector(allowed)
-        return self._found(query, count, self._params(self._settings["bits"], selector))
+        return self._found(query, look.candidates, self._params(self._setting(look.k), selector))
 
     @classmethod
     def _is_mine(cls, inner: Any) -> bool:
@@ -285,7 +289,7 @@ class RaBitQ(_FaissIndex):
 
     @classmethod
     def _settings_read(cls, settings: Mapping[str, int], inner: Any) -> Mapping[str, int]:
-        return _within(settings, {"bits": max(_QUERY_BITS), **_limits(inner)})
+        return _within(settings, {**_limits(inner), **dict.fromkeys(("bits", "bits_100"), max(_QUERY_BITS))})
 
 
 _ROW_COST: Final = 2500.0
@@ -327,10 +331,11 @@ class CellRaBitQ(RaBitQ):
     """RaBitQ codes in cells around the centres of k-means: only the cells nearest to a query are looked into."""
 
     kind = "ivf-rabitq"
+    setting: ClassVar = "cells"
 
     @classmethod
     def _training_rows(cls, rows: int) -> int:
-        return _CELL_SAMPLE * _cells(rows)
+        return min(_MOST_SAMPLE, _CELL_SAMPLE * _cells(rows))
 
     @classmethod
     def _trained(cls, sample: FloatMatrix, rows: BuildRows) -> Any:
@@ -346,36 +351,31 @@ class CellRaBitQ(RaBitQ):
         inner.train(sample[:_CENTRE_ROWS])
         return inner
 
-    def _checked(self, truth: Truth) -> dict[str, int]:
+    def _ladder(self) -> Sequence[int]:
         cells = int(self._inner.nlist)
-        ladder = [*_halves(cells), cells]
+        return [rung for rung in recall_check.rungs(2, cells) if rung <= cells]
 
-        def compared(probed: int) -> int:
-            return self.size * probed // cells
+    def _cost(self, setting: int) -> float:
+        compared = self.size * setting // int(self._inner.nlist)
+        return compared * _code_cost(_CELL_BITS) + setting * _CELL_COST
 
-        rung, depths = self._climbed(truth, ladder, lambda probed: self._cell_params(probed, None), compared)
-        return {"cells": rung.setting, **depths}
-
-    def _bits(self, setting: int) -> int:  # noqa: ARG002 - of cells
-        return _CELL_BITS
-
-    def _cell_params(self, cells: int, selector: Any) -> Any:
+    def _params(self, setting: int, selector: Any) -> Any:
         params = _faiss().IVFRaBitQSearchParameters()
-        params.nprobe, params.qb, params.centered, params.sel = cells, _CELL_BITS, True, selector
+        params.nprobe, params.qb, params.centered, params.sel = setting, _CELL_BITS, True, selector
         return params
 
     def _candidates(
-        self, query: FloatVector, count: int, allowed: Mask | None, wider: int
+        self, query: FloatVector, look: Look, allowed: Mask | None
     ) -> tuple[FloatVector, npt.NDArray[np.int64]]:
         every = int(self._inner.nlist)
-        probed = min(every, wider * self._settings["cells"])
+        probed = min(every, look.wider * self._setting(look.k))
         selector, _kept = (None, None) if allowed is None else _selector(allowed)
         if allowed is not None:
             share = np.count_nonzero(allowed) / len(allowed)
             probed = every if share < _RARE else min(every, int(np.ceil(probed / share)))
-        found = self._found(query, count, self._cell_params(probed, selector))
-        if len(found[1]) < count and probed < every:
-            return self._found(query, count, self._cell_params(every, selector))
+        found = self._found(query, look.candidates, self._params(probed, selector))
+        if len(found[1]) < look.candidates and probed < every:
+            return self._found(query, look.candidates, self._params(every, selector))
         return found
 
     @classmethod
@@ -394,21 +394,18 @@ class CellRaBitQ(RaBitQ):
 
     @classmethod
     def _settings_read(cls, settings: Mapping[str, int], inner: Any) -> Mapping[str, int]:
-        return _within(settings, {"cells": int(inner.nlist), **_limits(inner)})
+        return _within(settings, {**_limits(inner), **dict.fromkeys(("cells", "cells_100"), int(inner.nlist))})
 
 
-_CELL_BITS: Final = 4
-"""Bits of a query among cells: the codes of one cell are few, and rounding is done anew for each."""
+_CELL_BITS: Final = 2
+"""Bits of a query among cells: with 4, a search of equal recall wants as many cells, and each costs a sixth more."""
+_CELL_COST: Final = 7_500.0
+"""Nanoseconds that the query's own code for one cell takes, measured as `_code_cost`."""
 
 
 def _cells(rows: int) -> int:
-    """Return how many cells so many rows are put into: a power of two, some 512 rows in each."""
+    """Return how many cells so many rows are put into: a power of two, some `_CELL_ROWS` in each."""
     return int(min(_MOST_CELLS, max(1, 2 ** round(np.log2(max(1, rows / _CELL_ROWS))))))
-
-
-def _halves(cells: int) -> list[int]:
-    """Return numbers of cells to look into, each some 1.4 times the one before, below all of them."""
-    return [rung for rung in recall_check.rungs(4, cells) if rung < cells]
 
 
 def _numbered(inner: Any) -> bool:

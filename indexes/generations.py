@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from indexes import store_vectors
+from indexes import store_filing, store_vectors
 from indexes.errors import Conflict, IndexesError, StorageFull, StoreBusy, StoreDamaged
 from indexes.failpoints import point
 from indexes.segment_files import SegmentFiles, checksum, kinds
@@ -69,6 +69,7 @@ class Segments:
                 return False
             kept = merge_from([*(segment.rows for segment in segments), rows])
             self._replace(head, segments[:kept], segments[kept:])
+            self._file_keys()
             return True
 
     def fold_if_due(self) -> bool:
@@ -94,6 +95,15 @@ class Segments:
     def most_rows(self, spec: EmbeddingSpec) -> int:
         """Return how many rows the delta may have before it is folded."""
         return min(self._delta_rows, max(1, DELTA_BYTES // (4 * spec.dimensions)))
+
+    def _file_keys(self) -> None:
+        """File the keys of new rows, in short transactions; what a kill leaves, the next fold files."""
+        for table, key in store_filing.KEYS:
+            more = True
+            while more:
+                point("segment.file-keys")
+                with self._store.write() as connection:
+                    more = store_filing.file_step(connection, table, key)
 
     def compact(self) -> bool:
         """Make one segment of all rows; say whether there were any, and nobody else was building."""

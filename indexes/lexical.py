@@ -96,7 +96,7 @@ def headed(title: str, heading_path: Sequence[str], text: str) -> str:
 
 def body(text: str) -> str:
     """Return what the column `body` of the full-text table holds for `text`: every word. FTS5 stems them."""
-    return " ".join(_split(_folded(text), _pairs_and_last))
+    return columns(text)[0]
 
 
 def exact(text: str) -> str:
@@ -104,8 +104,16 @@ def exact(text: str) -> str:
 
     So a word's own form counts beside its stem, and has a frequency of its own (`vocabulary_term`).
     """
-    found = dict.fromkeys(_split(_folded(text), _nothing))
-    return " ".join([word + _UNSTEMMED for word in found if word.endswith(_STEMMABLE)])
+    return columns(text)[1]
+
+
+def columns(text: str) -> tuple[str, str]:
+    """Return `body` and `exact` of a text, split once where that can be."""
+    folded = _folded(text)
+    every = _split(folded, _pairs_and_last)
+    # In ASCII nothing is paired: both columns have the same words.
+    found = dict.fromkeys(every if folded.isascii() else _split(folded, _nothing))
+    return " ".join(every), " ".join([word + _UNSTEMMED for word in found if word.endswith(_STEMMABLE)])
 
 
 @dataclass(frozen=True, slots=True)

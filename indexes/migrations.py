@@ -162,6 +162,41 @@ _THIRD = (
     "ALTER TABLE removed_by_hand ADD COLUMN changes INTEGER NOT NULL DEFAULT 0",
     # When a generation that was in service ceased to be; empty for the current one.
     "ALTER TABLE generation ADD COLUMN retired_at TEXT",
+    # Hashes come in no order: each new one would go to a page of its own in a large index, and all these pages into
+    # the log. So each index of hashes has a small part for the new ones, `filed` 0, and a fold moves them over to the
+    # large one in their order (`indexes.store_filing`). Who looks for a hash looks in both: `filed IN (0, 1)`.
+    "ALTER TABLE chunk ADD COLUMN filed INTEGER NOT NULL DEFAULT 1 CHECK (filed IN (0, 1))",
+    "DROP INDEX chunk_by_text",
+    "CREATE INDEX chunk_by_text ON chunk (filed, text_hash, chunk_spec_id)",
+    "ALTER TABLE chunk_embedding ADD COLUMN filed INTEGER NOT NULL DEFAULT 1 CHECK (filed IN (0, 1))",
+    "DROP INDEX chunk_by_embedded",
+    "CREATE INDEX chunk_by_embedded ON chunk_embedding (filed, embedded_hash, embedding_spec_id)",
+    # The keys of vectors stand apart, so that a vector is not written again when its key is filed. To be rid of the
+    # index behind the earlier table's UNIQUE takes a new table.
+    "ALTER TABLE vector RENAME TO earlier_vector",
+    """CREATE TABLE vector (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        embedding_spec_id INTEGER NOT NULL REFERENCES embedding_spec,
+        text_hash BLOB NOT NULL CHECK (length(text_hash) = 32),
+        created_at TEXT NOT NULL,
+        vector BLOB NOT NULL)""",
+    """INSERT INTO vector SELECT id, embedding_spec_id, text_hash, created_at, vector FROM earlier_vector
+       ORDER BY id""",
+    "DELETE FROM sqlite_sequence WHERE name = 'vector'",
+    "INSERT INTO sqlite_sequence (name, seq) SELECT 'vector', seq FROM sqlite_sequence WHERE name = 'earlier_vector'",
+    "DROP TABLE earlier_vector",
+    """CREATE TABLE vector_key (
+        filed INTEGER NOT NULL CHECK (filed IN (0, 1)),
+        text_hash BLOB NOT NULL,
+        embedding_spec_id INTEGER NOT NULL,
+        vector_id INTEGER NOT NULL,
+        PRIMARY KEY (filed, text_hash, embedding_spec_id)) WITHOUT ROWID""",
+    """INSERT INTO vector_key SELECT 1, text_hash, embedding_spec_id, id FROM vector
+       ORDER BY text_hash, embedding_spec_id""",
+    # A key without its vector would say that a text need not be embedded again.
+    """CREATE TRIGGER vector_goes AFTER DELETE ON vector BEGIN
+        DELETE FROM vector_key WHERE filed IN (0, 1)
+        AND text_hash = old.text_hash AND embedding_spec_id = old.embedding_spec_id; END""",
     # The rows of one spec, in the order of their ids, without a look at those of another that lie between them.
     "CREATE INDEX vector_by_spec ON vector (embedding_spec_id)",
     # The sections a text was cut by, as JSON (`indexes.store_chunks.pack`), so that it can be cut otherwise without its

@@ -6,6 +6,7 @@ then a ladder of settings is climbed up to the first rung that finds enough of t
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,8 @@ TARGETS: Final = (0.999, 0.995)
 """Least recall of the sample at `DEPTHS`."""
 _NEAREST_ROW: Final = (0.6, 0.9)
 """Cosines of queries to the rows they are made of: a question is about 0.4 to 0.7 from the passages that answer it."""
+_WIDER: Final = 4
+"""Times more candidates that the last setting is given, again and again."""
 _SEED: Final = 20_261
 _ABSENT: Final = np.iinfo(np.int64).max
 
@@ -172,51 +175,49 @@ def rungs(depth: int, most: int) -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """A setting that reached the targets."""
+    """What reaches a target at one of `DEPTHS`."""
 
     setting: int
-    candidates: tuple[int, ...]
-    """For each of `DEPTHS`."""
-    cost: float
+    candidates: int
 
 
 def climbed(
     settings: Sequence[int],
     search: Callable[[int, int], IdArray],
     truth: Truth,
-    cost: Callable[[int, int], float],
+    cost: Callable[[Rung], float],
     rows: int,
     most: int,
-) -> Rung:
-    """Return the cheapest setting that reaches the targets, with its numbers of candidates.
+) -> tuple[Rung, ...]:
+    """Return for each of `DEPTHS` the cheapest setting that reaches its target, with its number of candidates.
 
-    `search(setting, n)` gives the ids of the n best candidates of every query, `cost(setting, candidates)` what such a
-    search costs at the first depth, in any unit. Settings are given cheapest first; once one reached the targets, only
-    the next is tried too: it may need fewer candidates. Where none reaches them with `most` candidates, the last one
-    is given more, and at last all `rows`: correct goes before fast.
+    `search(setting, n)` gives the ids of the n best candidates of every query; `cost` is what such a search costs, in
+    any unit. Settings are given cheapest first; once one reached the target, only the next is tried too: it may need
+    fewer candidates. Where none reaches it with `most` candidates, the last one is given more, and at last all `rows`:
+    correct goes before fast.
     """
-    best: Rung | None = None
-    for setting in settings:
-        ranks = truth.ranked(search(setting, min(most, rows)))
-        found = _reached(ranks, min(most, rows))
-        if found is None:
+
+    @cache
+    def ranks(setting: int, count: int) -> Ranks:
+        return truth.ranked(search(setting, count))
+
+    def cheapest(depth: int, target: float) -> Rung:
+        best: Rung | None = None
+        for setting in settings:
+            found = ranks(setting, min(most, rows)).candidates(depth, target, min(most, rows))
             if best is not None:
-                break
-            continue
-        rung = Rung(setting, found, cost(setting, found[0]))
-        if best is not None:
-            return min(best, rung, key=lambda one: one.cost)
-        best = rung
-    while best is None:
-        most = min(4 * most, rows)
-        found = (most,) * len(DEPTHS) if 4 * most >= rows else _reached(truth.ranked(search(settings[-1], most)), most)
-        if found is not None:
-            every = (rows,) * len(DEPTHS) if 4 * most >= rows else found
-            best = Rung(settings[-1], every, cost(settings[-1], every[0]))
-    return best
+                return best if found is None else min(best, Rung(setting, found), key=cost)
+            if found is not None:
+                best = Rung(setting, found)
+        return best or deepest(depth, target)
 
+    def deepest(depth: int, target: float) -> Rung:
+        wider = _WIDER * most
+        while wider * _WIDER < rows:
+            found = ranks(settings[-1], wider).candidates(depth, target, wider)
+            if found is not None:
+                return Rung(settings[-1], found)
+            wider *= _WIDER
+        return Rung(settings[-1], rows)
 
-def _reached(ranks: Ranks, most: int) -> tuple[int, ...] | None:
-    found = [ranks.candidates(depth, target, most) for depth, target in zip(DEPTHS, TARGETS, strict=True)]
-    kept = tuple(one for one in found if one is not None)
-    return kept if len(kept) == len(DEPTHS) else None
+    return tuple(cheapest(depth, target) for depth, target in zip(DEPTHS, TARGETS, strict=True))

@@ -241,6 +241,9 @@ class Store:
         if self._writer is None:
             self._written = identity(self.path)
             self._writer = self._connect(readonly=False)
+            # What undoes a single statement: as a temporary file, made and unlinked by each, it is a part of what the
+            # commit waits for.
+            self._writer.execute("PRAGMA temp_store = MEMORY")
         return self._writer
 
     def _take(self) -> Connection:

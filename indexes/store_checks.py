@@ -47,7 +47,12 @@ def dangling(connection: Connection) -> dict[str, int]:
     found: dict[str, int] = {}
     for table, *_ in connection.execute("PRAGMA foreign_key_check"):
         found[table] = found.get(table, 0) + 1
-    return found
+    # No foreign key: it would look for the keys of a vector that goes by its id, and they are in the order of hashes.
+    stray: int = connection.execute(
+        """SELECT count(*) FROM vector_key k WHERE NOT EXISTS (
+               SELECT 1 FROM vector v WHERE v.id = k.vector_id AND v.embedding_spec_id = k.embedding_spec_id)"""
+    ).fetchone()[0]
+    return found | {"vector_key": stray} if stray else found
 
 
 def without_one_live_version(connection: Connection) -> list[tuple[str, str, int]]:
@@ -167,20 +172,26 @@ def _hashed(term: str) -> int:
     return zlib.crc32(raw) << 32 | zlib.adler32(raw)
 
 
-def vectors_after(connection: Connection, after: int, most: int) -> list[tuple[int, int, bytes]]:
-    """Return (id, dimensions of its spec, bytes) of up to `most` vectors with an id above `after`, rising."""
+def vectors_after(connection: Connection, after: int, most: int) -> list[tuple[int, int, bytes, bool]]:
+    """Return (id, dimensions of its spec, bytes, whether its text finds it) of vectors with an id above `after`.
+
+    Up to `most` of them, by rising id.
+    """
     return connection.execute(
-        """SELECT v.id, e.dimensions, v.vector FROM vector v JOIN embedding_spec e ON e.id = v.embedding_spec_id
+        """SELECT v.id, e.dimensions, v.vector, EXISTS (
+               SELECT 1 FROM vector_key k WHERE k.filed IN (0, 1) AND k.text_hash = v.text_hash
+               AND k.embedding_spec_id = v.embedding_spec_id AND k.vector_id = v.id)
+           FROM vector v JOIN embedding_spec e ON e.id = v.embedding_spec_id
            WHERE v.id > ? ORDER BY v.id LIMIT ?""",
         (after, most),
     ).fetchall()
 
 
-def wrong_vectors(rows: Sequence[tuple[int, int, bytes]]) -> list[int]:
-    """Return the ids of vectors of another width than their spec's, not finite, or not of unit length."""
+def wrong_vectors(rows: Sequence[tuple[int, int, bytes, bool]]) -> list[int]:
+    """Return the ids of vectors of another width than their spec's, not finite, not of unit length, or never found."""
     wrong = []
-    for vector_id, dimensions, blob in rows:
-        if not isinstance(blob, bytes) or len(blob) != dimensions * _STORED.itemsize:
+    for vector_id, dimensions, blob, found in rows:
+        if not found or not isinstance(blob, bytes) or len(blob) != dimensions * _STORED.itemsize:
             wrong.append(vector_id)
             continue
         length = float(np.linalg.norm(np.frombuffer(blob, _STORED).astype(np.float32)))
@@ -194,7 +205,8 @@ def unreferenced(connection: Connection) -> tuple[int, int]:
     row: tuple[int, int] = connection.execute(
         """SELECT count(*), coalesce(sum(length(v.vector)), 0) FROM vector v WHERE NOT EXISTS (
                SELECT 1 FROM chunk_embedding e
-               WHERE e.embedded_hash = v.text_hash AND e.embedding_spec_id = v.embedding_spec_id)"""
+               WHERE e.filed IN (0, 1)
+               AND e.embedded_hash = v.text_hash AND e.embedding_spec_id = v.embedding_spec_id)"""
     ).fetchone()
     return row
 

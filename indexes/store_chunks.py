@@ -114,13 +114,14 @@ def insert(
     # The ids are given out here, under the write lock, so that all rows go in by executemany.
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'chunk'").fetchone()
     numbered: list[tuple[int, Chunk]] = list(enumerate(cut, start=(row[0] if row else 0) + 1))
+    packed = {path: json.dumps(path, ensure_ascii=False) for path in {chunk.heading_path for chunk in cut}}
     connection.executemany(
         """INSERT INTO chunk (id, version_id, chunk_spec_id, ordinal, start, "end", tokens, page, heading_path,
-                              text_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                              text_hash, filed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)""",
         (
             (
                 *(chunk_id, version_id, chunk_spec_id, chunk.ordinal, chunk.start, chunk.end, chunk.tokens),
-                *(chunk.page, json.dumps(chunk.heading_path, ensure_ascii=False), chunk.text_hash),
+                *(chunk.page, packed[chunk.heading_path], chunk.text_hash),
             )
             for chunk_id, chunk in numbered
         ),
@@ -136,7 +137,7 @@ def insert(
 def insert_embedded(connection: Connection, embedding_spec_id: int, hashes: Iterable[tuple[int, bytes]]) -> None:
     """Store (chunk id, hash of what is embedded for it); known ones are left as they are."""
     connection.executemany(
-        """INSERT INTO chunk_embedding (chunk_id, embedding_spec_id, embedded_hash) VALUES (?, ?, ?)
+        """INSERT INTO chunk_embedding (chunk_id, embedding_spec_id, embedded_hash, filed) VALUES (?, ?, ?, 0)
            ON CONFLICT (chunk_id, embedding_spec_id) DO NOTHING""",
         ((chunk_id, embedding_spec_id, embedded_hash) for chunk_id, embedded_hash in hashes),
     )

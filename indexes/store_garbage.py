@@ -14,9 +14,13 @@ from indexes.store import Connection, now
 
 VectorKey = tuple[int, int]
 """Embedding spec id, vector id: the row of a vector in a file of that spec."""
+KeyPlace = tuple[int, bytes, int]
+"""A place among the keys of vectors: filed or not, hash, embedding spec id."""
+FIRST_KEY: KeyPlace = (0, b"", 0)
+"""Before all of them."""
 
 _REFERENCED = """EXISTS (SELECT 1 FROM chunk_embedding e
-    WHERE e.embedded_hash = v.text_hash AND e.embedding_spec_id = v.embedding_spec_id)"""
+    WHERE e.filed IN (0, 1) AND e.embedded_hash = v.text_hash AND e.embedding_spec_id = v.embedding_spec_id)"""
 _COLLECTED_KEY = "garbage_collected_at"
 MOST_REMOVED = 100_000
 """Removed documents that are remembered by their ids: 5 MB."""
@@ -48,27 +52,29 @@ def suspect(connection: Connection, document_id: str) -> None:
     """
     connection.execute(
         """INSERT OR REPLACE INTO unreferenced_vector (vector_id, since)
-           SELECT v.id, ? FROM document_version d JOIN chunk c ON c.version_id = d.id
+           SELECT v.vector_id, ? FROM document_version d JOIN chunk c ON c.version_id = d.id
            JOIN chunk_embedding e ON e.chunk_id = c.id
-           JOIN vector v ON v.text_hash = e.embedded_hash AND v.embedding_spec_id = e.embedding_spec_id
+           JOIN vector_key v ON v.filed IN (0, 1)
+               AND v.text_hash = e.embedded_hash AND v.embedding_spec_id = e.embedding_spec_id
            WHERE d.document_id = ?""",
         (now(), document_id),
     )
 
 
-def unreferenced(connection: Connection, after: tuple[bytes, int], limit: int) -> tuple[list[int], tuple[bytes, int]]:
+def unreferenced(connection: Connection, after: KeyPlace, limit: int) -> tuple[list[int], KeyPlace]:
     """Look at up to `limit` vectors behind a place, in the order of their hashes; return those that nothing uses.
 
-    Also returns the place to go on from, the same one at the end. Both sides of the look-up are in that order.
+    Also returns the place to go on from, the same one at the end. Both sides of the look-up are in that order. Those
+    that are not filed come first: one that is filed on the way is looked at before or after, or twice.
     """
     rows = connection.execute(
-        f"""SELECT v.id, v.text_hash, v.embedding_spec_id, {_REFERENCED} FROM vector v
-            WHERE (v.text_hash, v.embedding_spec_id) > (?, ?)
-            ORDER BY v.text_hash, v.embedding_spec_id LIMIT ?""",  # noqa: S608 - a constant
+        f"""SELECT v.vector_id, v.filed, v.text_hash, v.embedding_spec_id, {_REFERENCED} FROM vector_key v
+            WHERE (v.filed, v.text_hash, v.embedding_spec_id) > (?, ?, ?)
+            ORDER BY v.filed, v.text_hash, v.embedding_spec_id LIMIT ?""",  # noqa: S608 - a constant
         (*after, limit),
     ).fetchall()
-    place = (rows[-1][1], rows[-1][2]) if rows else after
-    return [row[0] for row in rows if not row[3]], place
+    place = (rows[-1][1], rows[-1][2], rows[-1][3]) if rows else after
+    return [row[0] for row in rows if not row[4]], place
 
 
 def mark(connection: Connection, vector_ids: Sequence[int]) -> int:
@@ -144,7 +150,7 @@ def describe(connection: Connection, document_id: str) -> PurgedRows:
         """SELECT count(DISTINCT c.text_hash) FROM document_version d JOIN chunk c ON c.version_id = d.id
            WHERE d.document_id = :id AND EXISTS (
                SELECT 1 FROM chunk other JOIN document_version o ON o.id = other.version_id
-               WHERE other.text_hash = c.text_hash AND o.document_id <> :id)""",
+               WHERE other.filed IN (0, 1) AND other.text_hash = c.text_hash AND o.document_id <> :id)""",
         {"id": document_id},
     ).fetchone()[0]
     return PurgedRows(row[0], row[1], shared)
@@ -153,9 +159,10 @@ def describe(connection: Connection, document_id: str) -> PurgedRows:
 def vectors_of(connection: Connection, document_id: str) -> tuple[VectorKey, ...]:
     """Return the vectors of all versions of a document."""
     rows = connection.execute(
-        """SELECT DISTINCT v.embedding_spec_id, v.id FROM document_version d JOIN chunk c ON c.version_id = d.id
-           JOIN chunk_embedding e ON e.chunk_id = c.id
-           JOIN vector v ON v.text_hash = e.embedded_hash AND v.embedding_spec_id = e.embedding_spec_id
+        """SELECT DISTINCT v.embedding_spec_id, v.vector_id FROM document_version d
+           JOIN chunk c ON c.version_id = d.id JOIN chunk_embedding e ON e.chunk_id = c.id
+           JOIN vector_key v ON v.filed IN (0, 1)
+               AND v.text_hash = e.embedded_hash AND v.embedding_spec_id = e.embedding_spec_id
            WHERE d.document_id = ?""",
         (document_id,),
     )

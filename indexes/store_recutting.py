@@ -23,16 +23,18 @@ _UNCUT = """v.state = 'live' AND v.characters > 0 AND NOT EXISTS (
 _UNEMBEDDED = """v.state = 'live' AND EXISTS (
     SELECT 1 FROM chunk c JOIN chunk_embedding e ON e.chunk_id = c.id AND e.embedding_spec_id = ?
     WHERE c.version_id = v.id AND c.chunk_spec_id = ? AND NOT EXISTS (
-        SELECT 1 FROM vector r WHERE r.text_hash = e.embedded_hash AND r.embedding_spec_id = e.embedding_spec_id))"""
+        SELECT 1 FROM vector_key r WHERE r.filed IN (0, 1)
+        AND r.text_hash = e.embedded_hash AND r.embedding_spec_id = e.embedding_spec_id))"""
 
-# In the order of the hashes, which is that of the vectors' index, too: the walk stays on pages that lie side by side.
+# In the order of the hashes, which is that of the keys of vectors, too: the walk stays on pages that lie side by side.
 _ANY_UNEMBEDDED = """
     SELECT EXISTS (SELECT 1 FROM chunk_embedding e INDEXED BY chunk_by_embedded
         CROSS JOIN chunk c ON c.id = e.chunk_id AND c.chunk_spec_id = ?2
         CROSS JOIN document_version v ON v.id = c.version_id AND v.state = 'live'
         WHERE e.embedding_spec_id = ?1 AND NOT EXISTS (
-            SELECT 1 FROM vector r WHERE r.text_hash = e.embedded_hash AND r.embedding_spec_id = e.embedding_spec_id)
-        ORDER BY e.embedded_hash)"""
+            SELECT 1 FROM vector_key r WHERE r.filed IN (0, 1)
+            AND r.text_hash = e.embedded_hash AND r.embedding_spec_id = e.embedding_spec_id)
+        ORDER BY e.filed, e.embedded_hash)"""
 
 
 def any_uncut(connection: Connection, spec_ids: SpecIds) -> bool:

@@ -152,12 +152,13 @@ def allowed_vectors(connection: Connection, head: Head, where: Condition) -> npt
     sql, values = where
     found = gathered(
         connection,
-        f"""SELECT json_group_array(DISTINCT r.id) FROM document d
+        f"""SELECT json_group_array(DISTINCT r.vector_id) FROM document d
             JOIN source s ON s.id = d.source_id
             JOIN document_version v ON v.document_id = d.id AND v.state = 'live'
             JOIN chunk c ON c.version_id = v.id AND c.chunk_spec_id = ?
             JOIN chunk_embedding e ON e.chunk_id = c.id AND e.embedding_spec_id = ?
-            JOIN vector r ON r.text_hash = e.embedded_hash AND r.embedding_spec_id = e.embedding_spec_id
+            JOIN vector_key r ON r.filed IN (0, 1)
+                AND r.text_hash = e.embedded_hash AND r.embedding_spec_id = e.embedding_spec_id
             WHERE {sql}""",  # noqa: S608 - every value is bound
         (head.chunk_spec_id, head.embedding_spec_id, *values),
     )
@@ -173,8 +174,8 @@ def dense_candidates(connection: Connection, head: Head, scores: dict[int, float
         connection,
         f"""SELECT json_group_array(json_array(r.id, hex(c.text_hash), d.path, c.start, c.id)) FROM json_each(?) j
             CROSS JOIN vector r ON r.id = j.value
-            CROSS JOIN chunk_embedding e
-                ON e.embedded_hash = r.text_hash AND e.embedding_spec_id = r.embedding_spec_id
+            CROSS JOIN chunk_embedding e ON e.filed IN (0, 1)
+                AND e.embedded_hash = r.text_hash AND e.embedding_spec_id = r.embedding_spec_id
             CROSS JOIN chunk c ON c.id = e.chunk_id AND c.chunk_spec_id = ?
             CROSS JOIN document_version v ON v.id = c.version_id AND v.state = 'live'
             CROSS JOIN document d ON d.id = v.document_id
@@ -285,7 +286,8 @@ def other_places(
             JOIN document_version v ON v.id = c.version_id AND v.state = 'live'
             JOIN document d ON d.id = v.document_id
             JOIN source s ON s.id = d.source_id
-            WHERE c.text_hash IN ({marks}) AND c.chunk_spec_id = ? AND c.id NOT IN ({marks}) AND {sql}""",  # noqa: S608
+            WHERE c.filed IN (0, 1) AND c.text_hash IN ({marks}) AND c.chunk_spec_id = ?
+              AND c.id NOT IN ({marks}) AND {sql}""",  # noqa: S608
         (
             *(bytes.fromhex(candidate.text_hash) for candidate in shown),
             head.chunk_spec_id,
@@ -315,8 +317,9 @@ def missing_vectors(connection: Connection, head: Head) -> int:
         """SELECT count(*) FROM chunk c
            JOIN document_version v ON v.id = c.version_id AND v.state = 'live'
            LEFT JOIN chunk_embedding e ON e.chunk_id = c.id AND e.embedding_spec_id = ?
-           LEFT JOIN vector r ON r.text_hash = e.embedded_hash AND r.embedding_spec_id = e.embedding_spec_id
-           WHERE c.chunk_spec_id = ? AND r.id IS NULL""",
+           LEFT JOIN vector_key r ON r.filed IN (0, 1)
+               AND r.text_hash = e.embedded_hash AND r.embedding_spec_id = e.embedding_spec_id
+           WHERE c.chunk_spec_id = ? AND r.vector_id IS NULL""",
         (head.embedding_spec_id, head.chunk_spec_id),
     ).fetchone()[0]
     return missing

@@ -187,8 +187,9 @@ def known_vectors(connection: Connection, spec_id: int, hashes: Sequence[bytes])
         part = hashes[start : start + _HASHES_A_STATEMENT]
         marks = ",".join("?" * len(part))
         rows = connection.execute(
-            f"SELECT text_hash FROM vector WHERE embedding_spec_id = ? AND text_hash IN ({marks})",  # noqa: S608
-            (spec_id, *part),
+            f"""SELECT text_hash FROM vector_key
+                WHERE filed IN (0, 1) AND text_hash IN ({marks}) AND embedding_spec_id = ?""",  # noqa: S608
+            (*part, spec_id),
         )
         found.update(text_hash for (text_hash,) in rows)
     return frozenset(found)
@@ -197,10 +198,20 @@ def known_vectors(connection: Connection, spec_id: int, hashes: Sequence[bytes])
 def insert_vectors(connection: Connection, spec_id: int, hashes: Sequence[bytes], vectors: FloatMatrix) -> None:
     """Keep vectors (n, dimensions) under the hashes of their texts; known ones are left as they are."""
     stored, created_at = vectors.astype(HALF), now()
+    known, last = known_vectors(connection, spec_id, hashes), last_vector_id(connection)
+    rows: dict[bytes, HalfMatrix] = {}
+    for text_hash, row in zip(hashes, stored, strict=True):
+        if text_hash not in known:
+            rows.setdefault(text_hash, row)
     connection.executemany(
-        """INSERT INTO vector (embedding_spec_id, text_hash, created_at, vector) VALUES (?, ?, ?, ?)
-           ON CONFLICT (text_hash, embedding_spec_id) DO NOTHING""",
-        ((spec_id, text_hash, created_at, row.tobytes()) for text_hash, row in zip(hashes, stored, strict=True)),
+        "INSERT INTO vector (embedding_spec_id, text_hash, created_at, vector) VALUES (?, ?, ?, ?)",
+        ((spec_id, text_hash, created_at, row.data) for text_hash, row in rows.items()),
+    )
+    # By one statement: one for each costs as much again as the vectors do, a trigger twice that.
+    connection.execute(
+        """INSERT INTO vector_key (filed, text_hash, embedding_spec_id, vector_id)
+           SELECT 0, text_hash, embedding_spec_id, id FROM vector WHERE id > ?""",
+        (last,),
     )
 
 
@@ -280,8 +291,9 @@ def vectors_of(
         part = hashes[start : start + _HASHES_A_STATEMENT]
         marks = ",".join("?" * len(part))
         rows = connection.execute(
-            f"SELECT text_hash, vector FROM vector WHERE embedding_spec_id = ? AND text_hash IN ({marks})",  # noqa: S608
-            (spec_id, *part),
+            f"""SELECT k.text_hash, v.vector FROM vector_key k CROSS JOIN vector v ON v.id = k.vector_id
+                WHERE k.filed IN (0, 1) AND k.text_hash IN ({marks}) AND k.embedding_spec_id = ?""",  # noqa: S608
+            (*part, spec_id),
         ).fetchall()
         if rows:
             keys, blobs = zip(*rows, strict=True)

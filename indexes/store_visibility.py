@@ -18,6 +18,8 @@ from indexes.types import IdArray
 _VERSIONS_A_STATEMENT: Final = 4_096
 _ROWS_A_STATEMENT: Final = 32_768
 """About how many rows one statement returns: bounds what is held as JSON and as Python's integers, some MB."""
+_BEYOND: Final = b"\xff" * 33
+"""Above every hash: they have 32 bytes."""
 
 Pairs = tuple[IdArray, IdArray]
 """Two columns of equal length."""
@@ -57,28 +59,30 @@ def all_vectors(connection: Connection, embedding_spec_id: int) -> Iterator[Pair
     parts = 1 + (row[0] if row else 0) // _ROWS_A_STATEMENT
     # Both sides in the order of their hashes, through indexes that hold all that is asked for: the walk stays on pages
     # that lie side by side, where one by the order of chunks would jump through both at every row.
-    edges = [None, *((part << 64) // parts for part in range(1, parts)), None]
+    edges = [(part << 64) // parts for part in range(parts + 1)]
+    # The plus keeps the range from being taken over to the other side, where SQLite prefers it to the equality.
     for low, high in itertools.pairwise(edges):
         yield _columns(
             connection,
-            """SELECT json_group_array(e.chunk_id), json_group_array(r.id) FROM vector r
-               CROSS JOIN chunk_embedding e
-                   ON e.embedded_hash = r.text_hash AND e.embedding_spec_id = r.embedding_spec_id
-               WHERE r.text_hash >= ? AND (? IS NULL OR r.text_hash < ?) AND r.embedding_spec_id = ?""",
-            (_edge(low) or b"", _edge(high), _edge(high), embedding_spec_id),
+            """SELECT json_group_array(e.chunk_id), json_group_array(r.vector_id) FROM vector_key r
+               CROSS JOIN chunk_embedding e ON e.filed IN (0, 1)
+                   AND e.embedded_hash = +r.text_hash AND e.embedding_spec_id = r.embedding_spec_id
+               WHERE r.filed IN (0, 1) AND r.text_hash >= ? AND r.text_hash < ? AND r.embedding_spec_id = ?""",
+            (_edge(low), _edge(high), embedding_spec_id),
         )
 
 
-def _edge(value: int | None) -> bytes | None:
-    return None if value is None else value.to_bytes(8, "big")
+def _edge(value: int) -> bytes:
+    return value.to_bytes(9, "big")[1:] if value < 1 << 64 else _BEYOND
 
 
 def vectors_of_new_chunks(connection: Connection, embedding_spec_id: int, after: int) -> Pairs:
     """Return (chunk ids, vector ids) of the chunks with an id above `after` that have a vector."""
     return _columns(
         connection,
-        """SELECT json_group_array(e.chunk_id), json_group_array(r.id) FROM chunk_embedding e
-           CROSS JOIN vector r ON r.text_hash = e.embedded_hash AND r.embedding_spec_id = e.embedding_spec_id
+        """SELECT json_group_array(e.chunk_id), json_group_array(r.vector_id) FROM chunk_embedding e
+           CROSS JOIN vector_key r ON r.filed IN (0, 1)
+               AND r.text_hash = e.embedded_hash AND r.embedding_spec_id = e.embedding_spec_id
            WHERE e.chunk_id > ? AND e.embedding_spec_id = ?""",
         (after, embedding_spec_id),
     )
@@ -89,7 +93,8 @@ def chunks_of_new_vectors(connection: Connection, embedding_spec_id: int, after:
     return _columns(
         connection,
         """SELECT json_group_array(e.chunk_id), json_group_array(r.id) FROM vector r
-           CROSS JOIN chunk_embedding e ON e.embedded_hash = r.text_hash AND e.embedding_spec_id = r.embedding_spec_id
+           CROSS JOIN chunk_embedding e ON e.filed IN (0, 1)
+               AND e.embedded_hash = r.text_hash AND e.embedding_spec_id = r.embedding_spec_id
            WHERE r.id > ? AND +r.embedding_spec_id = ?""",
         (after, embedding_spec_id),
     )

@@ -56,7 +56,7 @@ def add(connection: Connection, chunk_spec_id: int, slices: Iterable[tuple[int, 
     """Put in (chunk id, its text with title and headings: `lexical.headed`)."""
     connection.executemany(
         f"INSERT INTO {_table(chunk_spec_id)} (rowid, body, exact) VALUES (?, ?, ?)",  # noqa: S608 - an integer
-        ((chunk_id, lexical.body(text), lexical.exact(text)) for chunk_id, text in slices),
+        ((chunk_id, *lexical.columns(text)) for chunk_id, text in slices),
     )
 
 
@@ -65,7 +65,7 @@ def remove(connection: Connection, chunk_spec_id: int, slices: Iterable[tuple[in
     table = _table(chunk_spec_id)
     connection.executemany(
         f"INSERT INTO {table} ({table}, rowid, body, exact) VALUES ('delete', ?, ?, ?)",  # noqa: S608 - an integer
-        ((chunk_id, lexical.body(text), lexical.exact(text)) for chunk_id, text in slices),
+        ((chunk_id, *lexical.columns(text)) for chunk_id, text in slices),
     )
 
 

@@ -100,11 +100,12 @@ def _add_rows(store: Path, document_id: str) -> None:
                VALUES (?, 1, 0, 0, 9, 3, ?, x'22')""",
             (staged, f'["{WORDS[4]}"]'),
         ).lastrowid
-        raw.execute("INSERT INTO chunk_embedding VALUES (?, 1, ?)", (chunk, b"s" * 32))
+        raw.execute("INSERT INTO chunk_embedding VALUES (?, 1, ?, 0)", (chunk, b"s" * 32))
         vector = np.random.default_rng(7).standard_normal(384)
         stored = (vector / np.linalg.norm(vector)).astype("<f2").tobytes()
         raw.execute("INSERT INTO vector (embedding_spec_id, text_hash, created_at, vector) VALUES (1, ?, 'x', ?)",
                     (b"s" * 32, stored))  # fmt: skip
+        raw.execute("INSERT INTO vector_key SELECT 0, text_hash, 1, id FROM vector WHERE text_hash = ?", (b"s" * 32,))
 
 
 def vectors_not_shared(data_dir: Path) -> list[bytes]:

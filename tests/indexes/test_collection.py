@@ -181,11 +181,9 @@ def test_another_lexical_version_is_rebuilt_on_opening(folder, monkeypatch: pyte
     old = Collection.create(folder, "abc123", SPEC)
     source = old.add_source("/d", "folder")
     (key,) = put(old, source, upsert("a", "apple bread")).values()
-    body = lexical.body
+    columns = lexical.columns
     monkeypatch.setattr(lexical, "VERSION", "test-other")
-    exact = lexical.exact
-    monkeypatch.setattr(lexical, "body", lambda text: body(text.replace("apple", "cloud")))
-    monkeypatch.setattr(lexical, "exact", lambda text: exact(text.replace("apple", "cloud")))
+    monkeypatch.setattr(lexical, "columns", lambda text: columns(text.replace("apple", "cloud")))
     with Collection.open(folder) as new:
         assert paths(new, "cloud") == ["a"]
         assert paths(new, "apple") == []
@@ -522,7 +520,7 @@ def stage(connection: Connection, document_id: str, number: int, text: str) -> N
            VALUES (?, 1, 0, 0, ?, 1, '[]', ?)""",
         (version_id, len(text), chunk.text_hash),
     ).lastrowid
-    connection.execute("INSERT INTO chunk_embedding VALUES (?, 1, ?)", (chunk_id, chunk.embedded_hash))
+    connection.execute("INSERT INTO chunk_embedding VALUES (?, 1, ?, 0)", (chunk_id, chunk.embedded_hash))
 
 
 def test_a_staged_version_is_invisible(collection: Collection, source: Source) -> None:

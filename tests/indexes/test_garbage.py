@@ -2,17 +2,18 @@
 
 import os
 import sqlite3
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from indexes import failpoints, garbage, store_garbage, store_vectors
 from indexes.collection import Collection
 from indexes.errors import NotFound, RunGoesOn
-from indexes.types import ChangeSet, ChunkSpec, EmbeddingSpec, IndexSpec
+from indexes.types import ChangeSet, ChunkSpec, EmbeddingSpec, IndexSpec, run_lock_name
 from tests.indexes.corpus import EMBEDDING, SPEC, chunks_of, embed, put, query_vector, stored, upsert, vectors_of
 
 DAY = timedelta(days=1)
@@ -105,7 +106,7 @@ def test_what_another_spec_or_a_staged_version_uses_stays(collection, source, fo
                    VALUES (?, ?, 0, 0, 1, 1, '[]', x'00')""",
                 (version, spec),
             ).lastrowid
-            raw.execute("INSERT INTO chunk_embedding VALUES (?, 2, ?)", (chunk, key))
+            raw.execute("INSERT INTO chunk_embedding VALUES (?, 2, ?, 0)", (chunk, key))
     raw.close()
     collection.garbage.collect(0)
     assert collection.known_vectors(other, keys) == {keys[0], keys[1]}
@@ -198,6 +199,37 @@ def test_files_of_killed_processes_go(collection, source, folder):
     assert not old.exists()
     assert len(list((folder / "segments").iterdir())) == 1
     assert collection.search("", stored(query_vector("one\n")), 1, "dense").hits[0].text == "one\n"
+
+
+def test_locks_of_sources_that_are_gone_go(collection, source, folder):
+    """A lock file goes with its source; one that is held, or whose source is there, stays."""
+    locks = folder / "locks"
+    names = {root: run_lock_name(root) for root in (source.root, "/gone", "/coming")}
+    for name in names.values():
+        (locks / name).touch()
+    with FileLock(locks / names["/coming"]):
+        assert collection.garbage.collect(30).files == 1
+    assert {path.name for path in locks.glob("run-*")} == {names[source.root], names["/coming"]}
+    assert collection.garbage.collect(30).files == 1
+    assert {path.name for path in locks.glob("run-*")} == {names[source.root]}
+
+
+def test_a_lock_that_is_removed_by_its_holder_is_held_once(tmp_path):
+    """Who waits for a lock whose file its holder removes gets it on a new file, and then nobody else does."""
+    path, held = tmp_path / "run-1.lock", threading.Event()
+    first, second = (FileLock(path, timeout=30, thread_local=False) for _ in range(2))
+    first.acquire()
+    waiting = threading.Thread(target=lambda: (second.acquire(poll_interval=0.01), held.set()))
+    waiting.start()
+    assert not held.wait(0.1)
+    path.unlink()
+    first.release()
+    waiting.join(30)
+    assert held.is_set()
+    assert path.exists()
+    with pytest.raises(Timeout):
+        FileLock(path, timeout=0).acquire()
+    second.release()
 
 
 def test_it_is_due_once_a_day(collection, folder):

@@ -75,7 +75,7 @@ def restore_without_room(data: str, file: str) -> None:
 
 def take_apart(data: str) -> None:
     with at(data) as place:
-        place.library.open("papers").drop_retired()
+        place.library.open("papers").generations.drop_retired()
 
 
 def migrate_store(folder: str) -> None:

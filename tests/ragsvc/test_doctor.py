@@ -100,7 +100,7 @@ def with_an_index_entry_too_few(folder: Path) -> None:
         connection.execute("DELETE FROM sqlite_schema WHERE name = 'chunk_by_embedded'")
     with raw(folder / "store.db") as connection:
         connection.execute(
-            "INSERT INTO chunk_embedding SELECT 1, 1, embedded_hash FROM chunk_embedding WHERE chunk_id = 2 "
+            "INSERT INTO chunk_embedding SELECT 1, 1, embedded_hash, 0 FROM chunk_embedding WHERE chunk_id = 2 "
             "ON CONFLICT DO UPDATE SET embedded_hash = excluded.embedded_hash"
         )
         connection.execute("PRAGMA writable_schema = ON")
@@ -142,6 +142,8 @@ UNREPAIRABLE: dict[str, tuple[Damage, str]] = {
         sql("UPDATE vector SET vector = x'007e007e007e007e007e007e007e007e' WHERE id = 2"),
         "vector",
     ),
+    "a vector has no key": (sql("DELETE FROM vector_key WHERE vector_id = 2"), "vector"),
+    "a key has no vector": (sql("INSERT INTO vector_key VALUES (0, zeroblob(32), 1, 99)"), "reference"),
     "a vector is zero": (sql("UPDATE vector SET vector = zeroblob(16) WHERE id = 2"), "vector"),
     "no generation serves": (sql("UPDATE generation SET current = 0"), "generation"),
     "metadata are no JSON": (sql("UPDATE document_version SET metadata = '{' WHERE id = 1"), "fields"),

@@ -1,13 +1,15 @@
 """Collections by name and by document id, across processes."""
 
+import errno
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from filelock import FileLock
 
+from indexes import failpoints
 from indexes.collection import Collection
-from indexes.errors import NotFound, StoreError
+from indexes.errors import NotFound, StorageFull, StoreError
 from indexes.types import ChangeSet, ChunkSpec, DocumentUpsert, EmbeddingSpec, FileStat, IndexSpec
 from ragsvc.errors import BadRequest, CollectionBusy, CollectionExists, UnknownCollection
 from ragsvc.job_store import JobStore
@@ -86,6 +88,29 @@ def test_a_blank_collection_that_was_made_otherwise_or_has_a_job_stays(open_libr
         store.remove_collection("default", idle=True)
     store.remove_collection("default")
     store.close()
+
+
+STEPS = ("store.file", "store.log", "migrate.commit", "store.sync", "store.commit", "library.list")
+
+
+@pytest.mark.parametrize("where", STEPS)
+def test_a_creation_without_room_leaves_no_folder(open_library, tmp_path, where):
+    """A disk that is full at some step of a creation: an error, no folder, and the same again succeeds."""
+    library = open_library()
+    library.open("default")
+
+    def full(name: str) -> None:
+        if name == where:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    failpoints.install(full)
+    try:
+        with pytest.raises((StorageFull, OSError)):
+            library.create("papers", SPEC)
+    finally:
+        failpoints.install(None)
+    assert [path.name for path in (tmp_path / "data" / "collections").iterdir()] == [library.open("default").id]
+    assert library.create("papers", SPEC).id == library.open("papers").id
 
 
 def test_an_unknown_collection_is_refused_with_the_known_ones(open_library):
