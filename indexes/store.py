@@ -255,11 +255,12 @@ class Store:
                 return self._idle.pop()
         try:
             return self._connect(readonly=True)
-        except sqlite3.Error as error:
+        except Exception as error:
             with self._guard:
                 self._lent -= 1
                 self._guard.notify_all()
-                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN:  # no descriptor is left
+                code = getattr(error, "sqlite_errorcode", 0)
+                if code & 0xFF == sqlite3.SQLITE_CANTOPEN:  # no descriptor is left
                     self._guard.wait_for(lambda: self._idle or not self._lent, self._busy_seconds)
                 if not self._idle:
                     raise
