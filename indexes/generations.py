@@ -8,8 +8,8 @@ file that is damaged or gone costs speed, never an answer. One builder at a time
 import logging
 import os
 import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Names
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -143,24 +143,20 @@ class Segments:
                 raise StoreBusy(f"another process is building segments in {self._files.indexes}; try again")
             yield self._built(head, 0, 1, head.last_vector_id)
 
-    def erase(self, spec_id: int, ids: IdArray) -> None:
+    def erase(self, gone: Callable[[Connection], Mapping[int, IdArray]]) -> None:
         """Erase vectors that the store holds no more from the files: their exact rows, and the segments that knew them.
 
-        May be repeated. Raises StoreBusy when another process builds for longer than the wait, StorageFull.
+        `gone` returns their ids by embedding spec. It is asked when nobody builds any more: a builder that had read
+        them may publish them until then, also for a spec that was not served before. May be repeated. Raises StoreBusy
+        when another process builds for longer than the wait, StorageFull.
         """
         with self._building(BUSY_SECONDS) as mine:
             if not mine:
                 raise StoreBusy(f"another process is building segments in {self._files.indexes}; try again")
             with self._store.read() as connection:
-                heads = [one for one in store_vectors.heads(connection) if one.embedding_spec_id == spec_id]
-                lists = [store_vectors.segments(connection, one.generation) for one in heads]
-            for segment in {segment.file: segment for listed in lists for segment in listed}.values():
-                if ((ids >= segment.first_id) & (ids <= segment.last_id)).any():
-                    self._rewrite(heads[0], segment)
-            if heads:
-                exact = self._files.vector_map(spec_id, heads[0].spec.embedding.dimensions)
-                with _storage(exact.path):
-                    exact.zero(ids)
+                of_specs = gone(connection)
+            for spec_id, ids in of_specs.items():
+                self._erase(spec_id, ids)
             self._remove_unpublished()
 
     def remove_unpublished(self) -> int:
@@ -172,6 +168,18 @@ class Segments:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             return head, store_vectors.segments(connection, head.generation)
+
+    def _erase(self, spec_id: int, ids: IdArray) -> None:
+        with self._store.read() as connection:
+            heads = [one for one in store_vectors.heads(connection) if one.embedding_spec_id == spec_id]
+            lists = [store_vectors.segments(connection, one.generation) for one in heads]
+        for segment in {segment.file: segment for listed in lists for segment in listed}.values():
+            if ((ids >= segment.first_id) & (ids <= segment.last_id)).any():
+                self._rewrite(heads[0], segment)
+        if heads:
+            exact = self._files.vector_map(spec_id, heads[0].spec.embedding.dimensions)
+            with _storage(exact.path):
+                exact.zero(ids)
 
     def _mended(self, head: Head, segment: Segment) -> bool:
         """Write the exact vectors of a segment where they differ from the store's; say whether all of it is whole."""

@@ -15,6 +15,7 @@ from indexes.collection import Collection
 from indexes.errors import NotFound, RunGoesOn
 from indexes.types import ChangeSet, ChunkSpec, EmbeddingSpec, IndexSpec, run_lock_name
 from tests.indexes.corpus import EMBEDDING, SPEC, chunks_of, embed, put, query_vector, stored, upsert, vectors_of
+from tests.indexes.specs import OTHER, cut_all, query_under
 
 DAY = timedelta(days=1)
 
@@ -341,6 +342,34 @@ def test_a_run_keeps_a_purge_from_ending(collection, source, folder):
     collection.purges.end(collection.purges.erase(again.document_id))
     assert collection.purges.pending() == ()
     assert count(collection) == 0
+
+
+def test_a_purge_erases_from_what_is_published_meanwhile(folder):
+    """A segment of another embedding, built before the purge and published after it began, loses the vectors, too."""
+    vector = query_under(OTHER, "one\ntwo\n").astype("<f2").tobytes()[:12]
+    with Collection.create(folder, "abc124", SPEC, delta_rows=2) as collection, Collection.open(folder) as other:
+        source = collection.add_source("/data", "folder")
+        ids = put(collection, source, *(upsert(name, f"{name} x\n{name} y\n") for name in "bcd"))
+        ids |= put(collection, source, upsert("a", "one\ntwo\n"))
+        cut_all(collection, OTHER)
+        waits = threading.Event()
+        thread = threading.Thread(target=purge, args=(other, ids["a"]))
+
+        def step(name: str) -> None:
+            if name == "publish.begin":
+                assert vector in (folder / "vectors" / "2.f16").read_bytes()
+                thread.start()
+                assert waits.wait(10)
+            if name == "purge.segments":
+                waits.set()
+
+        failpoints.install(step)
+        assert collection.generations.publish(OTHER) == 2
+        failpoints.install(None)
+        thread.join()
+        assert other.purges.pending() == ()
+        assert [path.name for path in folder.rglob("*") if path.is_file() and vector in path.read_bytes()] == []
+        assert collection.search("x", query_under(OTHER, "b x\nb y\n"), 1, "dense").hits[0].path == "b"
 
 
 def test_a_generation_that_is_kept_is_erased_from(collection, source, folder):
