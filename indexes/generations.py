@@ -8,6 +8,7 @@ file that is damaged or gone costs speed, never an answer. One builder at a time
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Names
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ from indexes.errors import Conflict, IndexesError, StorageFull, StoreBusy, Store
 from indexes.failpoints import point
 from indexes.segment_files import SegmentFiles, checksum, kinds
 from indexes.snapshots import last_row, sample
-from indexes.store import BUSY_SECONDS, Connection, Store
+from indexes.store import BUSY_SECONDS, Connection, Store, give_way
 from indexes.store_files import sync_folder
 from indexes.store_vectors import Head
 from indexes.tiers import merge_from
@@ -102,8 +103,11 @@ class Segments:
             more = True
             while more:
                 point("segment.file-keys")
+                began = time.monotonic()
                 with self._store.write() as connection:
                     more = store_filing.file_step(connection, table, key)
+                if more:
+                    give_way(began)
 
     def compact(self) -> bool:
         """Make one segment of all rows; say whether there were any, and nobody else was building."""

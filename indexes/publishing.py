@@ -14,15 +14,13 @@ from typing import TypeVar
 from indexes import store_generations, store_recutting, store_vectors, store_words
 from indexes.failpoints import point
 from indexes.generations import Segments
-from indexes.store import Connection, Store
+from indexes.store import Connection, Store, give_way
 from indexes.store_vectors import Head
 from indexes.types import DocumentCut, Generation, IndexSpec, StoredDocument
 
 Outcome = TypeVar("Outcome")
 Recut = Callable[[StoredDocument], DocumentCut]
 """A visible document to its chunks under another IndexSpec; pure."""
-_LEAST_PAUSE = 0.005
-"""Seconds."""
 _FEW = 8
 """Documents that are cut while every other writer waits."""
 _MOST_PAGES = 200
@@ -181,11 +179,11 @@ def _in_steps(store: Store, name: str, drop: Callable[..., int | None]) -> None:
 
 
 def _step(store: Store, name: str, drop: Callable[[Connection], Outcome]) -> Outcome:
-    """Do one step, then wait as long as it took: whoever waits for the lock looks for it now and then only."""
+    """Do one step, then give others their turn."""
     began = time.monotonic()
     with _writing(store, name) as connection:
         outcome = drop(connection)
-    time.sleep(max(_LEAST_PAUSE, time.monotonic() - began))
+    give_way(began)
     return outcome
 
 
