@@ -23,6 +23,8 @@ Recut = Callable[[StoredDocument], DocumentCut]
 """A visible document to its chunks under another IndexSpec; pure."""
 _FEW = 8
 """Documents that are cut while every other writer waits."""
+_FEW_CHARACTERS = 1_000_000
+"""In all of them: some tenths of a second. A page of large documents ends before it has more than a few of them."""
 _MOST_PAGES = 200
 """Then writers bring documents faster than they are cut, and must wait for it."""
 
@@ -124,7 +126,7 @@ class Generations:
         after = 0
         for _ in range(_MOST_PAGES):
             page = self.uncut(spec, after)
-            if len(page) <= _FEW:
+            if len(page) <= _FEW and sum(len(document.text) for document in page) <= _FEW_CHARACTERS:
                 return
             self.add_cuts(spec, [recut(document) for document in page])
             after = page[-1].key
