@@ -1,6 +1,7 @@
 """Vectors and files that nothing uses: kept for a while, then gone; what something uses never goes."""
 
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -286,6 +287,45 @@ def test_what_was_removed_before_can_be_purged(collection, source, folder, how):
     for unknown in (ids["zqxplace"], "doc_abc1230123456789abcdef"):
         with pytest.raises(NotFound):
             collection.purges.begin(unknown)
+
+
+def test_a_purge_leaves_a_later_removal_at_its_place_alone(collection, source):
+    """Two documents were removed by hand from one path: a purge of the first lets the path come back no more than
+    before, one of the last does."""
+    first = put(collection, source, upsert("p", "one\n"))["p"]
+    collection.remove_document(first)
+    last = put(collection, source, upsert("p", "two\n"))["p"]
+    collection.remove_document(last)
+    purge(collection, first)
+    assert collection.removed_by_hand(source.id) == {"p"}
+    purge(collection, last)
+    assert collection.removed_by_hand(source.id) == frozenset()
+
+
+def test_no_statement_on_garbage_looks_at_every_vector(collection, source):
+    """Purges and sweeps find by key the few vectors they are about, where other writers wait for them meanwhile."""
+    document_id = put(collection, source, upsert("a", "one\ntwo\n"))["a"]
+    asked: list[str] = []
+    with collection._store.write() as connection:
+        connection.set_trace_callback(asked.append)
+        store_garbage.vectors_of(connection, document_id)
+        store_garbage.suspect(connection, document_id)
+        store_garbage.describe(connection, document_id)
+        store_garbage.mark(connection, [1])
+        store_garbage.unmark(connection, 0, 10)
+        store_garbage.sweep(connection, "9999", 10)
+        store_garbage.count_unreferenced(connection)
+        store_garbage.delete_unreferenced(connection, [(1, 1)])
+        connection.set_trace_callback(None)
+        plans = [
+            (step[3], one)
+            for one in asked
+            if not one.startswith("--")
+            for step in connection.execute(f"EXPLAIN QUERY PLAN {one}")
+        ]
+    assert len(asked) >= 8
+    assert [step for step in plans if re.search(r"SCAN (v|k|e|c|d|other)\b", step[0])] == []
+    assert [step for step in plans if re.search(r"\(filed=\?\)", step[0])] == []
 
 
 def test_removals_are_forgotten_beyond_a_number(collection, source, monkeypatch):
