@@ -48,7 +48,7 @@ _CELL_ROWS: Final = 1024
 """More than the usual: a centre takes as long to be compared as 15 codes, and a cell to be begun as long as 400."""
 _MOST_CELLS: Final = 4096
 _CELL_SAMPLE, _MOST_SAMPLE = 64, 65_536
-"""Rows that each cell's centre is found by, and the most for all: 400 MB of 1,536 dimensions, during a build."""
+"""Rows that each cell's centre is found by, and the most for all: 400 MB of 1,536 dimensions during a build."""
 _ITERATIONS: Final = 6
 """Of k-means."""
 _RARE: Final = 0.05

@@ -31,6 +31,8 @@ PAGE_SIZE = 16_384
 MAX_IDLE = 4
 """Reading connections that are kept, as many as search at once: each keeps its cache. More are opened for a peak."""
 BUSY_SECONDS = 10.0
+_LEAST_PAUSE = 0.005
+"""Seconds."""
 
 
 def now() -> str:
@@ -46,9 +48,8 @@ class Store:
         self.path = path
         self._busy_seconds = busy_seconds
         self._writing = threading.Lock()
-        self._guard = threading.Condition()
+        self._guard = threading.Lock()
         self._idle: list[Connection] = []
-        self._lent = 0
         self._writer: Connection | None = None
         self._written: tuple[int, int] | None = None
         self._closed = False
@@ -247,45 +248,36 @@ class Store:
         return self._writer
 
     def _take(self) -> Connection:
-        """Return a reading connection; where no other can be opened, the next that is given back within the wait."""
         with self._guard:
             self._refuse_closed()
-            self._lent += 1
             if self._idle:
                 return self._idle.pop()
-        try:
-            return self._connect(readonly=True)
-        except Exception as error:
-            with self._guard:
-                self._lent -= 1
-                self._guard.notify_all()
-                code = getattr(error, "sqlite_errorcode", 0)
-                if code & 0xFF == sqlite3.SQLITE_CANTOPEN:  # no descriptor is left
-                    self._guard.wait_for(lambda: self._idle or not self._lent, self._busy_seconds)
-                if not self._idle:
-                    raise
-                self._lent += 1
-                return self._idle.pop()
+        return self._connect(readonly=True)
 
     def _give_back(self, connection: Connection) -> None:
-        kept = False
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            kept = True
-        finally:
-            with self._guard:
-                self._lent -= 1
-                kept = kept and not self._closed and len(self._idle) < MAX_IDLE
-                if kept:
-                    self._idle.append(connection)
-                self._guard.notify_all()
-            if not kept:
-                connection.close()
+        except sqlite3.Error:
+            connection.close()
+            raise
+        with self._guard:
+            if not self._closed and len(self._idle) < MAX_IDLE:
+                self._idle.append(connection)
+                return
+        connection.close()
 
     def _refuse_closed(self) -> None:
         if self._closed:
             raise StoreClosed(f"{self.path} was closed: its collection was removed or replaced; repeat the request")
+
+
+def give_way(began: float) -> None:
+    """Wait as long as a transaction took that began then (`time.monotonic`), before the next one of a long series.
+
+    Whoever waits for the lock looks for it now and then only: without it others might wait until the series ends.
+    """
+    time.sleep(max(_LEAST_PAUSE, time.monotonic() - began))
 
 
 def gathered(connection: Connection, statement: str, values: Sequence[object] = ()) -> list[Any]:

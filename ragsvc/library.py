@@ -228,13 +228,16 @@ class Library:
 
 @contextmanager
 def unlisting(folder: Path) -> Iterator[None]:
-    """Mark a folder whose row is about to go in the block; not any more where the row stays for an error."""
+    """Mark a folder whose row is about to go in the block; not any more where the row stays for an error.
+
+    An interrupt may come behind the commit, as a kill may: the mark stays, and does no harm where the row does.
+    """
     mark = folder / UNLISTED
     with suppress(OSError):  # a full disk must not keep what takes room; then doctor asks
         mark.touch(mode=0o600)
     try:
         yield
-    except BaseException:
+    except Exception:
         with suppress(OSError):
             mark.unlink(missing_ok=True)
         raise

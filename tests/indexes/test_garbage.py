@@ -1,6 +1,7 @@
 """Vectors and files that nothing uses: kept for a while, then gone; what something uses never goes."""
 
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -15,6 +16,7 @@ from indexes.collection import Collection
 from indexes.errors import NotFound, RunGoesOn
 from indexes.types import ChangeSet, ChunkSpec, EmbeddingSpec, IndexSpec, run_lock_name
 from tests.indexes.corpus import EMBEDDING, SPEC, chunks_of, embed, put, query_vector, stored, upsert, vectors_of
+from tests.indexes.specs import OTHER, cut_all, query_under
 
 DAY = timedelta(days=1)
 
@@ -287,6 +289,45 @@ def test_what_was_removed_before_can_be_purged(collection, source, folder, how):
             collection.purges.begin(unknown)
 
 
+def test_a_purge_leaves_a_later_removal_at_its_place_alone(collection, source):
+    """Two documents were removed by hand from one path: a purge of the first lets the path come back no more than
+    before, one of the last does."""
+    first = put(collection, source, upsert("p", "one\n"))["p"]
+    collection.remove_document(first)
+    last = put(collection, source, upsert("p", "two\n"))["p"]
+    collection.remove_document(last)
+    purge(collection, first)
+    assert collection.removed_by_hand(source.id) == {"p"}
+    purge(collection, last)
+    assert collection.removed_by_hand(source.id) == frozenset()
+
+
+def test_no_statement_on_garbage_looks_at_every_vector(collection, source):
+    """Purges and sweeps find by key the few vectors they are about, where other writers wait for them meanwhile."""
+    document_id = put(collection, source, upsert("a", "one\ntwo\n"))["a"]
+    asked: list[str] = []
+    with collection._store.write() as connection:
+        connection.set_trace_callback(asked.append)
+        store_garbage.vectors_of(connection, document_id)
+        store_garbage.suspect(connection, document_id)
+        store_garbage.describe(connection, document_id)
+        store_garbage.mark(connection, [1])
+        store_garbage.unmark(connection, 0, 10)
+        store_garbage.sweep(connection, "9999", 10)
+        store_garbage.count_unreferenced(connection)
+        store_garbage.delete_unreferenced(connection, [(1, 1)])
+        connection.set_trace_callback(None)
+        plans = [
+            (step[3], one)
+            for one in asked
+            if not one.startswith("--")
+            for step in connection.execute(f"EXPLAIN QUERY PLAN {one}")
+        ]
+    assert len(asked) >= 8
+    assert [step for step in plans if re.search(r"SCAN (v|k|e|c|d|other)\b", step[0])] == []
+    assert [step for step in plans if re.search(r"\(filed=\?\)", step[0])] == []
+
+
 def test_removals_are_forgotten_beyond_a_number(collection, source, monkeypatch):
     """A collection of garbage keeps the last ones."""
     monkeypatch.setattr(store_garbage, "MOST_REMOVED", 2)
@@ -341,6 +382,34 @@ def test_a_run_keeps_a_purge_from_ending(collection, source, folder):
     collection.purges.end(collection.purges.erase(again.document_id))
     assert collection.purges.pending() == ()
     assert count(collection) == 0
+
+
+def test_a_purge_erases_from_what_is_published_meanwhile(folder):
+    """A segment of another embedding, built before the purge and published after it began, loses the vectors, too."""
+    vector = query_under(OTHER, "one\ntwo\n").astype("<f2").tobytes()[:12]
+    with Collection.create(folder, "abc124", SPEC, delta_rows=2) as collection, Collection.open(folder) as other:
+        source = collection.add_source("/data", "folder")
+        ids = put(collection, source, *(upsert(name, f"{name} x\n{name} y\n") for name in "bcd"))
+        ids |= put(collection, source, upsert("a", "one\ntwo\n"))
+        cut_all(collection, OTHER)
+        waits = threading.Event()
+        thread = threading.Thread(target=purge, args=(other, ids["a"]))
+
+        def step(name: str) -> None:
+            if name == "publish.begin":
+                assert vector in (folder / "vectors" / "2.f16").read_bytes()
+                thread.start()
+                assert waits.wait(10)
+            if name == "purge.segments":
+                waits.set()
+
+        failpoints.install(step)
+        assert collection.generations.publish(OTHER) == 2
+        failpoints.install(None)
+        thread.join()
+        assert other.purges.pending() == ()
+        assert [path.name for path in folder.rglob("*") if path.is_file() and vector in path.read_bytes()] == []
+        assert collection.search("x", query_under(OTHER, "b x\nb y\n"), 1, "dense").hits[0].path == "b"
 
 
 def test_a_generation_that_is_kept_is_erased_from(collection, source, folder):

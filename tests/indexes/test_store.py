@@ -2,14 +2,12 @@
 
 import hashlib
 import os
-import resource
 import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
 
@@ -403,32 +401,3 @@ def test_shared_memory_that_can_not_be_read_is_made_anew_at_once(folder: Path, c
     monkeypatch.setattr(store_files, "_marks_of", tried)
     Store.open(folder).close()
     assert tries == ["&readonly_shm=1", ""]
-
-
-@pytest.mark.parametrize("spare", [0, 1])
-def test_a_reader_without_a_descriptor_left_waits_for_another_to_end(plain: Store, spare: int) -> None:
-    """Where no other connection can be opened a read takes the next that is given back, and fails if none is."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    plain.close()
-    opened = Store.open(plain.path.parent, busy_seconds=0.1)
-
-    def ask() -> int:
-        with opened.read() as connection:
-            return connection.execute("SELECT count(*) FROM source").fetchone()[0]
-
-    with ThreadPoolExecutor(1) as pool:
-        with opened.read():
-            lowest = os.dup(1)
-            os.close(lowest)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, limits[1]))  # 1: for the file, not for its log
-            try:
-                with pytest.raises(StorageFull, match="ulimit"):
-                    ask()
-                opened._busy_seconds = 30.0
-                asked = pool.submit(ask)
-                assert not wait([asked], 0.2).done
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        assert asked.result(20) == 0
-    assert len(opened._idle) == 1
-    opened.close()

@@ -14,7 +14,7 @@ from indexes.types import ChangeSet, ChunkSpec, DocumentUpsert, EmbeddingSpec, F
 from ragsvc.errors import BadRequest, CollectionBusy, CollectionExists, UnknownCollection
 from ragsvc.job_store import JobStore
 from ragsvc.jobs import NewFile
-from ragsvc.library import Library
+from ragsvc.library import UNLISTED, Library
 from ragsvc.service_store import ServiceStore
 from ragsvc.settings import LOCAL_DIMENSIONS, LOCAL_MODEL
 
@@ -163,6 +163,30 @@ def test_a_collection_that_is_being_written_is_not_removed(open_library):
     assert two.open("papers").id == opened.id
     two.remove("papers")
     assert "papers" not in one.names()
+
+
+@pytest.mark.parametrize("at", ["service.commit", "service.committed"])
+def test_an_interrupted_removal_takes_the_folder_for_a_lost_one_never(open_library, tmp_path, at):
+    """Behind its commit the folder stays marked as one that was to go; before it the collection is as it was."""
+    library = open_library()
+    folder = library.create("papers", SPEC).folder
+
+    def interrupt(name: str) -> None:
+        if name == at:
+            raise KeyboardInterrupt
+
+    failpoints.install(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            library.remove("papers")
+    finally:
+        failpoints.install(None)
+    assert ("papers" in library.names()) == (at == "service.commit")
+    if at == "service.committed":
+        assert (folder / UNLISTED).exists()
+    else:
+        assert open_library().open("papers").folder == folder
+        assert not (folder / UNLISTED).exists()
 
 
 def test_what_another_process_removed_is_closed(open_library):
