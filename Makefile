@@ -69,7 +69,8 @@ bench: setup-dev ## print the tables of the benchmarks
 	@$(VENV)/python -m benchmarks.ingesting
 	@$(VENV)/python -m benchmarks.main_job
 	@$(VENV)/python -m benchmarks.serving --documents 300 1200 4800
-	@$(VENV)/python -m benchmarks.vectors
+	@$(VENV)/python -m benchmarks.vectors --sets clusters scifact
+	@$(VENV)/python -m benchmarks.vectors --sets factors --own
 	@$(VENV)/python -m benchmarks.adding
 
 bench-large: setup-dev ## print the tables of large collections (6 GB below TMPDIR, half an hour)

@@ -1,13 +1,13 @@
 """The kinds of vector index: recall, time, memory. Linux.
 
-`python -m benchmarks.vectors [--rows N ...] [--own]` streams a mixture of Gaussians of 1,536 dimensions into a float16
-file below the system's temporary folder and builds, opens and asks each kind in a process of its own, one thread a
-search. The mixture is seeded: a common direction (mean cosine of two rows 0.29, as text-embedding-3-small's), a topic
-for every hundred rows, both topics and rows spread over 256 directions of falling weight as embeddings are, and noise
-in all directions. Queries are other draws of it. Beside our kinds, unless `--own`: bare FAISS (RaBitQFastScan, then
-200 rows of the same file scored by numpy), and hnswlib and usearch, where they are installed
-(`uv sync --group bench`). The kinds' queries are asked in turns with bare FAISS's, since other work on the machine
-slows both.
+`python -m benchmarks.vectors [--rows N ...] [--sets NAME ...] [--own]` streams vectors into a float16 file below the
+system's temporary folder and builds, opens and asks each kind in a process of its own, one thread a search. The sets:
+two seeded mixtures of Gaussians of 1,536 dimensions with a common direction (mean cosine of two rows 0.29, as
+text-embedding-3-small's), a plain one (`clusters`) and a hard one (`factors`), whose queries are other draws of it; and
+the abstracts of scifact by the local model (`scifact`, some minutes to embed), where the shared data lie beside the
+project, whose queries are its claims. Beside our kinds, unless `--own`: bare FAISS (RaBitQFastScan, then 200 rows of
+the same file scored by numpy), and hnswlib and usearch, where they are installed (`uv sync --group bench`). The kinds'
+queries are asked in turns with bare FAISS's, since other work on the machine slows both.
 """
 
 import argparse
@@ -29,19 +29,24 @@ from threadpoolctl import threadpool_limits
 
 from indexes.faiss_index import KINDS, kind_for
 from indexes.vector_map import units
+from ragsvc import labelled
+from ragsvc.providers.local_embedding import embed
+from ragsvc.providers.local_model import load_model
 
 DIMENSIONS = 1536
 QUERIES = 300
 K = 10
 CANDIDATES = 200
 SHARE = 0.01
+SCIFACT = Path(__file__).resolve().parents[2] / "shared" / "data" / "scifact_train"
 _ROWS_AT_ONCE = 8_192
 _ROWS_A_TOPIC = 100
 _FACTORS = 256
 _COMMON, _TOPIC, _ROW = 0.29, 0.25, 0.31
 """Parts of a vector's squared length; the rest is noise in all directions."""
-_CENTRE = 0.35
-"""The centre's part in the plain mixture: neighbours have cosines of 0.64, as a question's of 3-small have."""
+_ROWS_A_THEME = 1_000
+_THEME, _CENTRE = 0.2, 0.15
+"""Parts of the plain mixture: rows of one topic have cosines of 0.64, of one theme 0.49."""
 _PEER_SECONDS = 600
 
 
@@ -62,20 +67,25 @@ class Mapped:
 
 
 class Clusters:
-    """Rows around centres that are as far from each other as chance has it, noise in all directions."""
+    """The plain mixture: themes, in each ten topics, as far from each other as chance has it; noise in all directions.
+
+    Without themes there would be more clusters than cells, and nothing that tells which of them belong together.
+    """
 
     name = "clusters"
 
     def __init__(self, rows: int) -> None:
         generator = np.random.default_rng(1)
         topics = max(1, rows // _ROWS_A_TOPIC)
+        themes = _unit(generator.standard_normal((max(1, rows // _ROWS_A_THEME), DIMENSIONS), dtype=np.float32))
         self._centres = _unit(generator.standard_normal((topics, DIMENSIONS), dtype=np.float32))
         self._centres *= np.float32(_CENTRE**0.5)
+        self._centres += themes[np.arange(topics) % len(themes)] * np.float32(_THEME**0.5)
         self._centres += _common(generator)
 
     def draw(self, count: int, generator: np.random.Generator):
         """Return vectors (count, DIMENSIONS) of unit length."""
-        vectors = _noise(count, 1 - _COMMON - _CENTRE, generator)
+        vectors = _noise(count, 1 - _COMMON - _THEME - _CENTRE, generator)
         vectors += self._centres[generator.integers(0, len(self._centres), count)]
         return _unit(vectors)
 
@@ -130,14 +140,25 @@ def _unit(vectors):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def written(folder: Path, rows: int, mixture_of: type[Clusters | Factors]) -> tuple[Path, Path]:
+def drawn(folder: Path, rows: int, mixture_of: type[Clusters | Factors]) -> None:
     """Write rows and queries of a mixture."""
     mixture, generator = mixture_of(rows), np.random.default_rng(2)
     with (folder / "rows").open("wb") as file:
         for start in range(0, rows, _ROWS_AT_ONCE):
             file.write(mixture.draw(min(_ROWS_AT_ONCE, rows - start), generator).astype(np.float16).tobytes())
     np.save(folder / "queries.npy", mixture.draw(QUERIES, np.random.default_rng(3)))
-    return folder / "rows", folder / "queries.npy"
+
+
+def embedded(folder: Path) -> int:
+    """Write the vectors of scifact's abstracts and claims; return their width."""
+    model, found = load_model(), labelled.load(SCIFACT)
+    texts = [f"{text.title}\n{text.text}" for text in found.corpus.values()]
+    parts = [embed(model, texts[start : start + 64]).vectors for start in range(0, len(texts), 64)]
+    (folder / "rows").write_bytes(np.concatenate(parts).astype(np.float16).tobytes())
+    np.save(
+        folder / "queries.npy", embed(model, [query.text for query in list(found.queries.values())[:QUERIES]]).vectors
+    )
+    return int(parts[0].shape[1])
 
 
 def exact(rows: Mapped, queries, allowed=None):
@@ -318,6 +339,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000])
+    parser.add_argument("--sets", nargs="+", choices=[*MIXTURES, "scifact"], default=list(MIXTURES))
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), help="default: the kind that is chosen for the size")
     parser.add_argument("--own", action="store_true", help="our kinds alone")
     parser.add_argument("--build", choices=list(KINDS), help=argparse.SUPPRESS)
@@ -327,14 +349,25 @@ def main() -> None:
     if given.build:
         build(given.build, given.folder, given.dimensions)
         return
-    for count in given.rows:
-        with tempfile.TemporaryDirectory(prefix="ragsvc-bench-") as name:
-            folder = Path(name)
-            path, queries = written(folder, count)
-            print(f"\n{count:,} rows of {DIMENSIONS:,} dimensions, {QUERIES} queries, one thread", flush=True)
-            rows = Mapped(path, DIMENSIONS)
-            kinds = given.kinds or [kind_for(count, DIMENSIONS)]
-            measure(folder, rows, np.load(queries), kinds, alone=given.own)
+    for name in given.sets:
+        for count in given.rows if name in MIXTURES else [0]:
+            with tempfile.TemporaryDirectory(prefix="ragsvc-bench-") as folder:
+                compare_kinds(Path(folder), name, count, given.kinds, alone=given.own)
+
+
+def compare_kinds(folder: Path, name: str, count: int, kinds: list[str] | None, *, alone: bool) -> None:
+    """Make a set of vectors and print its table."""
+    if name in MIXTURES:
+        width = DIMENSIONS
+        drawn(folder, count, MIXTURES[name])
+    elif SCIFACT.is_dir():
+        width = embedded(folder)
+    else:
+        print(f"\n{name}: left out, there is no {SCIFACT.name} beside the project")
+        return
+    rows, queries = Mapped(folder / "rows", width), np.load(folder / "queries.npy")
+    print(f"\n{name}: {rows.size:,} rows of {width:,} dimensions, {len(queries)} queries, one thread", flush=True)
+    measure(folder, rows, queries, kinds or [kind_for(rows.size, width)], alone=alone)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ _NOISE_UNIT: Final = 1e-6
 _CELL_ROWS: Final = 1024
 """More than the usual: a centre takes as long to be compared as 15 codes, and a cell to be begun as long as 400."""
 _MOST_CELLS: Final = 4096
-_CELL_SAMPLE: Final = 64
-"""Rows that each cell's centre is found by, and most of them: 200 MB of 1,024 cells, while an index is built."""
+_CELL_SAMPLE, _MOST_SAMPLE = 64, 65_536
+"""Rows that each cell's centre is found by, and the most for all: 400 MB of 1,536 dimensions during a build."""
 _ITERATIONS: Final = 6
 """Of k-means."""
 _RARE: Final = 0.05
@@ -335,7 +335,7 @@ class CellRaBitQ(RaBitQ):
 
     @classmethod
     def _training_rows(cls, rows: int) -> int:
-        return _CELL_SAMPLE * _cells(rows)
+        return min(_MOST_SAMPLE, _CELL_SAMPLE * _cells(rows))
 
     @classmethod
     def _trained(cls, sample: FloatMatrix, rows: BuildRows) -> Any:

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from indexes import publishing, store_garbage
+from indexes import publishing, store_documents, store_garbage
 from indexes.current_words import CurrentWords
 from indexes.failpoints import point
 from indexes.generations import Segments
 from indexes.store import Connection, Store, now
 from indexes.store_errors import translated
+from indexes.types import run_lock_name
 
 _LOOKED_AT = 10_000
 """Vectors a transaction that reads: it holds back nobody, but the log grows while it lasts."""
@@ -69,6 +70,7 @@ class Garbage:
         point("garbage.files")
         files = self._segments.remove_unpublished() + self._words.remove_unlisted()
         files += 0 if runs else _remove_spools(self._folder)
+        files += _remove_locks(self._store, self._folder)
         point("garbage.remember")
         with self._store.write() as connection:
             if not runs:
@@ -145,6 +147,24 @@ def sweep(
         swept += len(keys)
         if len(keys) < _SWEPT:
             return swept
+
+
+def _remove_locks(store: Store, folder: Path) -> int:
+    """Remove the lock files of sources that are gone; return how many.
+
+    Safe because a lock is removed by who holds it alone, and because who then gets it on the removed file looks at the
+    file's links, finds none, and takes the lock anew on a new file (`filelock` does; a test shows it).
+    """
+    removed = 0
+    for path in (folder / "locks").glob("run-*.lock"):
+        with contextlib.suppress(Timeout, OSError), FileLock(path, timeout=0, mode=0o600):
+            with store.read() as connection:  # only now: a run puts down its source under its lock
+                known = {run_lock_name(source.root) for source in store_documents.sources(connection)}
+            if path.name not in known:
+                point("garbage.lock")
+                path.unlink()
+                removed += 1
+    return removed
 
 
 def _remove_spools(folder: Path) -> int:

@@ -8,8 +8,9 @@ file that is damaged or gone costs speed, never an answer. One builder at a time
 import logging
 import os
 import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Names
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ from indexes.errors import Conflict, IndexesError, StorageFull, StoreBusy, Store
 from indexes.failpoints import point
 from indexes.segment_files import SegmentFiles, checksum, kinds
 from indexes.snapshots import last_row, sample
-from indexes.store import BUSY_SECONDS, Connection, Store
+from indexes.store import BUSY_SECONDS, Connection, Store, give_way
 from indexes.store_files import sync_folder
 from indexes.store_vectors import Head
 from indexes.tiers import merge_from
@@ -102,8 +103,11 @@ class Segments:
             more = True
             while more:
                 point("segment.file-keys")
+                began = time.monotonic()
                 with self._store.write() as connection:
                     more = store_filing.file_step(connection, table, key)
+                if more:
+                    give_way(began)
 
     def compact(self) -> bool:
         """Make one segment of all rows; say whether there were any, and nobody else was building."""
@@ -143,24 +147,20 @@ class Segments:
                 raise StoreBusy(f"another process is building segments in {self._files.indexes}; try again")
             yield self._built(head, 0, 1, head.last_vector_id)
 
-    def erase(self, spec_id: int, ids: IdArray) -> None:
+    def erase(self, gone: Callable[[Connection], Mapping[int, IdArray]]) -> None:
         """Erase vectors that the store holds no more from the files: their exact rows, and the segments that knew them.
 
-        May be repeated. Raises StoreBusy when another process builds for longer than the wait, StorageFull.
+        `gone` returns their ids by embedding spec. It is asked when nobody builds any more: a builder that had read
+        them may publish them until then, also for a spec that was not served before. May be repeated. Raises StoreBusy
+        when another process builds for longer than the wait, StorageFull.
         """
         with self._building(BUSY_SECONDS) as mine:
             if not mine:
                 raise StoreBusy(f"another process is building segments in {self._files.indexes}; try again")
             with self._store.read() as connection:
-                heads = [one for one in store_vectors.heads(connection) if one.embedding_spec_id == spec_id]
-                lists = [store_vectors.segments(connection, one.generation) for one in heads]
-            for segment in {segment.file: segment for listed in lists for segment in listed}.values():
-                if ((ids >= segment.first_id) & (ids <= segment.last_id)).any():
-                    self._rewrite(heads[0], segment)
-            if heads:
-                exact = self._files.vector_map(spec_id, heads[0].spec.embedding.dimensions)
-                with _storage(exact.path):
-                    exact.zero(ids)
+                of_specs = gone(connection)
+            for spec_id, ids in of_specs.items():
+                self._erase(spec_id, ids)
             self._remove_unpublished()
 
     def remove_unpublished(self) -> int:
@@ -172,6 +172,18 @@ class Segments:
         with self._store.read() as connection:
             head = store_vectors.head(connection)
             return head, store_vectors.segments(connection, head.generation)
+
+    def _erase(self, spec_id: int, ids: IdArray) -> None:
+        with self._store.read() as connection:
+            heads = [one for one in store_vectors.heads(connection) if one.embedding_spec_id == spec_id]
+            lists = [store_vectors.segments(connection, one.generation) for one in heads]
+        for segment in {segment.file: segment for listed in lists for segment in listed}.values():
+            if ((ids >= segment.first_id) & (ids <= segment.last_id)).any():
+                self._rewrite(heads[0], segment)
+        if heads:
+            exact = self._files.vector_map(spec_id, heads[0].spec.embedding.dimensions)
+            with _storage(exact.path):
+                exact.zero(ids)
 
     def _mended(self, head: Head, segment: Segment) -> bool:
         """Write the exact vectors of a segment where they differ from the store's; say whether all of it is whole."""

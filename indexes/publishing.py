@@ -14,17 +14,17 @@ from typing import TypeVar
 from indexes import store_generations, store_recutting, store_vectors, store_words
 from indexes.failpoints import point
 from indexes.generations import Segments
-from indexes.store import Connection, Store
+from indexes.store import Connection, Store, give_way
 from indexes.store_vectors import Head
 from indexes.types import DocumentCut, Generation, IndexSpec, StoredDocument
 
 Outcome = TypeVar("Outcome")
 Recut = Callable[[StoredDocument], DocumentCut]
 """A visible document to its chunks under another IndexSpec; pure."""
-_LEAST_PAUSE = 0.005
-"""Seconds."""
 _FEW = 8
 """Documents that are cut while every other writer waits."""
+_FEW_CHARACTERS = 1_000_000
+"""In all of them: some tenths of a second. A page of large documents ends before it has more than a few of them."""
 _MOST_PAGES = 200
 """Then writers bring documents faster than they are cut, and must wait for it."""
 
@@ -126,7 +126,7 @@ class Generations:
         after = 0
         for _ in range(_MOST_PAGES):
             page = self.uncut(spec, after)
-            if len(page) <= _FEW:
+            if len(page) <= _FEW and sum(len(document.text) for document in page) <= _FEW_CHARACTERS:
                 return
             self.add_cuts(spec, [recut(document) for document in page])
             after = page[-1].key
@@ -181,11 +181,11 @@ def _in_steps(store: Store, name: str, drop: Callable[..., int | None]) -> None:
 
 
 def _step(store: Store, name: str, drop: Callable[[Connection], Outcome]) -> Outcome:
-    """Do one step, then wait as long as it took: whoever waits for the lock looks for it now and then only."""
+    """Do one step, then give others their turn."""
     began = time.monotonic()
     with _writing(store, name) as connection:
         outcome = drop(connection)
-    time.sleep(max(_LEAST_PAUSE, time.monotonic() - began))
+    give_way(began)
     return outcome
 
 

@@ -72,7 +72,8 @@ class Purges:
         self._words.erase()
         with self._store.read() as connection:
             pending = {purge.document_id: purge for purge in store_garbage.pending_purges(connection)}
-        _erase_vectors(self._store, self._segments)
+        point("purge.segments")
+        self._segments.erase(_gone)
         point("purge.slack")
         self._store.erase_slack(wait_seconds)
         return pending.get(document_id, PendingPurge(document_id, ()))
@@ -123,24 +124,23 @@ def _merge_words(store: Store) -> None:
             first = False
 
 
-def _erase_vectors(store: Store, segments: Segments) -> None:
-    """Take from the segments and the exact vectors what the store has no more, whoever deleted it and when.
+def _gone(connection: Connection) -> dict[int, IdArray]:
+    """Return by embedding spec what the files may hold and the store has no more, whoever deleted it and when.
 
     A segment knows how many vectors it had; one that lost some is built anew. Behind the last segment the exact vectors
     hold at most what a build that was killed had written.
     """
-    with store.read() as connection:
-        of_specs: dict[int, list[Segment]] = {}
-        for head in store_vectors.heads(connection):
-            listed = store_vectors.segments(connection, head.generation)
-            of_specs.setdefault(head.embedding_spec_id, []).extend(listed)
-        live = {spec_id: store_vectors.live_ids(connection, spec_id) for spec_id in of_specs}
-        newest = store_vectors.last_vector_id(connection)
+    of_specs: dict[int, list[Segment]] = {}
+    for head in store_vectors.heads(connection):
+        listed = store_vectors.segments(connection, head.generation)
+        of_specs.setdefault(head.embedding_spec_id, []).extend(listed)
+    newest, found = store_vectors.last_vector_id(connection), {}
     for spec_id, all_listed in of_specs.items():
-        dead = [_one_dead(segment, live[spec_id]) for segment in all_listed]
+        live = store_vectors.live_ids(connection, spec_id)
+        dead = [_one_dead(segment, live) for segment in all_listed]
         behind = np.arange(max((segment.last_id for segment in all_listed), default=0) + 1, newest + 1)
-        point("purge.segments")
-        segments.erase(spec_id, np.concatenate([*dead, np.setdiff1d(behind, live[spec_id])]))
+        found[spec_id] = np.concatenate([*dead, np.setdiff1d(behind, live)])
+    return found
 
 
 def _one_dead(segment: Segment, live: IdArray) -> IdArray:

@@ -31,6 +31,8 @@ PAGE_SIZE = 16_384
 MAX_IDLE = 4
 """Reading connections that are kept, as many as search at once: each keeps its cache. More are opened for a peak."""
 BUSY_SECONDS = 10.0
+_LEAST_PAUSE = 0.005
+"""Seconds."""
 
 
 def now() -> str:
@@ -268,6 +270,14 @@ class Store:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise StoreClosed(f"{self.path} was closed: its collection was removed or replaced; repeat the request")
+
+
+def give_way(began: float) -> None:
+    """Wait as long as a transaction took that began then (`time.monotonic`), before the next one of a long series.
+
+    Whoever waits for the lock looks for it now and then only: without it others might wait until the series ends.
+    """
+    time.sleep(max(_LEAST_PAUSE, time.monotonic() - began))
 
 
 def gathered(connection: Connection, statement: str, values: Sequence[object] = ()) -> list[Any]:

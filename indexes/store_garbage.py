@@ -3,6 +3,8 @@
 A vector is referenced when a chunk of any version, live or staged, under any ChunkSpec, is embedded by it.
 `unreferenced_vector` holds those that a collection of garbage found unreferenced, and those whose chunks went: whoever
 reads it asks again whether they are referenced, since a text may have come back.
+
+CROSS JOIN keeps SQLite from beginning with all vectors, or all of their keys, which it takes for few.
 """
 
 import json
@@ -52,9 +54,9 @@ def suspect(connection: Connection, document_id: str) -> None:
     """
     connection.execute(
         """INSERT OR REPLACE INTO unreferenced_vector (vector_id, since)
-           SELECT v.vector_id, ? FROM document_version d JOIN chunk c ON c.version_id = d.id
-           JOIN chunk_embedding e ON e.chunk_id = c.id
-           JOIN vector_key v ON v.filed IN (0, 1)
+           SELECT v.vector_id, ? FROM document_version d CROSS JOIN chunk c ON c.version_id = d.id
+           CROSS JOIN chunk_embedding e ON e.chunk_id = c.id
+           CROSS JOIN vector_key v ON v.filed IN (0, 1)
                AND v.text_hash = e.embedded_hash AND v.embedding_spec_id = e.embedding_spec_id
            WHERE d.document_id = ?""",
         (now(), document_id),
@@ -109,8 +111,8 @@ def unmark(connection: Connection, after: int, limit: int) -> tuple[int, int | N
 def sweep(connection: Connection, before: str, limit: int) -> tuple[VectorKey, ...]:
     """Delete up to `limit` vectors that were put down up to a moment and are still unreferenced; return them."""
     found = connection.execute(
-        f"""SELECT v.embedding_spec_id, v.id FROM unreferenced_vector u JOIN vector v ON v.id = u.vector_id
-            WHERE u.since <= ? AND NOT {_REFERENCED} ORDER BY v.id LIMIT ?""",  # noqa: S608 - a constant
+        f"""SELECT v.embedding_spec_id, v.id FROM unreferenced_vector u CROSS JOIN vector v ON v.id = u.vector_id
+            WHERE u.since <= ? AND NOT {_REFERENCED} ORDER BY u.vector_id LIMIT ?""",  # noqa: S608 - a constant
         (before, limit),
     ).fetchall()
     _delete(connection, found)
@@ -120,7 +122,8 @@ def sweep(connection: Connection, before: str, limit: int) -> tuple[VectorKey, .
 def count_unreferenced(connection: Connection) -> int:
     """Return how many vectors are put down and unreferenced."""
     count: int = connection.execute(
-        f"SELECT count(*) FROM unreferenced_vector u JOIN vector v ON v.id = u.vector_id WHERE NOT {_REFERENCED}"  # noqa: S608
+        f"""SELECT count(*) FROM unreferenced_vector u CROSS JOIN vector v ON v.id = u.vector_id
+            WHERE NOT {_REFERENCED}"""  # noqa: S608 - a constant
     ).fetchone()[0]
     return count
 
@@ -160,8 +163,8 @@ def vectors_of(connection: Connection, document_id: str) -> tuple[VectorKey, ...
     """Return the vectors of all versions of a document."""
     rows = connection.execute(
         """SELECT DISTINCT v.embedding_spec_id, v.vector_id FROM document_version d
-           JOIN chunk c ON c.version_id = d.id JOIN chunk_embedding e ON e.chunk_id = c.id
-           JOIN vector_key v ON v.filed IN (0, 1)
+           CROSS JOIN chunk c ON c.version_id = d.id CROSS JOIN chunk_embedding e ON e.chunk_id = c.id
+           CROSS JOIN vector_key v ON v.filed IN (0, 1)
                AND v.text_hash = e.embedded_hash AND v.embedding_spec_id = e.embedding_spec_id
            WHERE d.document_id = ?""",
         (document_id,),
@@ -211,16 +214,23 @@ def was_removed(connection: Connection, document_id: str) -> bool:
 
 
 def take_removed(connection: Connection, document_id: str) -> PurgedRows | None:
-    """Forget that a document was removed, and where; return what is known of it, None for nothing."""
+    """Forget that a document was removed, and where; return what is known of it, None for nothing.
+
+    Where another one was removed from the same place since, the place stays: that one is not to come back.
+    """
     row = connection.execute(
         """DELETE FROM removed_document WHERE document_id = ?
-           RETURNING (SELECT root FROM source WHERE id = source_id), path""",
+           RETURNING id, source_id, (SELECT root FROM source WHERE id = source_id), path""",
         (document_id,),
     ).fetchone()
     if row is None:
         return None
-    root, path = row
-    forget_path(connection, root, path)
+    removal, source_id, root, path = row
+    since = connection.execute(
+        "SELECT 1 FROM removed_document WHERE id > ? AND source_id = ? AND path = ?", (removal, source_id, path)
+    )
+    if since.fetchone() is None:
+        forget_path(connection, root, path)
     return PurgedRows(root, path, shared=0)
 
 

@@ -4,7 +4,6 @@ Everything that changed is read and cut; nothing is written. A run holds the loc
 process.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from indexes.types import (
     SectionStart,
     Source,
     SourceKind,
+    run_lock_name,
     text_hash,
 )
 from ingest import chunking, template, walk
@@ -175,9 +175,8 @@ def _manifest(collection: CollectionPort, source: Source | None, new: Source, un
 def run_lock(locks: Path, root: str) -> Iterator[None]:
     """Hold the lock of runs over a source until the block ends. Raises RunLocked."""
     locks.mkdir(mode=0o700, parents=True, exist_ok=True)
-    name = hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     # Not bound to a thread: a server takes it in one worker thread and gives it back in another.
-    lock = FileLock(locks / f"run-{name}.lock", timeout=_MOMENT, mode=0o600, thread_local=False)
+    lock = FileLock(locks / run_lock_name(root), timeout=_MOMENT, mode=0o600, thread_local=False)
     try:
         lock.acquire()
     except Timeout:

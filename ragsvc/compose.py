@@ -1,5 +1,6 @@
 """The only place where concrete classes meet. Each part is made when it is first needed: a search needs no chat."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -36,6 +37,10 @@ from ragsvc.uploads import Uploads
 
 if TYPE_CHECKING:
     from ragsvc.providers.openai import OpenAIProvider
+
+
+ROOM_BYTES = 16 << 20
+"""Less free than that, and the next write may find no room: a transaction of a few large documents takes some MB."""
 
 
 class DeferredEmbedder:
@@ -157,6 +162,10 @@ class House:
             degraded.append("moderation is off")
         if self._store.read_only:
             degraded.append("the data directory can't be written: nothing is indexed, and usage is not recorded")
+        elif (free := shutil.disk_usage(self.settings.data_dir).free) < ROOM_BYTES:
+            degraded.append(
+                f"the disk is full ({free:,} bytes free): reads go on, writes are refused until there is room"
+            )
         degraded += [f"job {job.id} waits: {job.error_code}" for job in self.uploads.jobs.waiting()]
         return Readiness(
             ready=True,

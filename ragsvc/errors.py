@@ -125,6 +125,7 @@ class Interrupted(RagsvcError):
     """Ctrl-C came when a part was done for good; the message says which, and who does the rest."""
 
     code = "interrupted"
+    status = 503
     exit_code = 130
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from indexes.collection import Collection
-from indexes.errors import NotFound, StoreError
+from indexes.errors import NotFound, StorageFull, StoreError
 from indexes.failpoints import point
 from indexes.generations import AUTO
 from indexes.types import IndexSpec
@@ -104,12 +104,15 @@ class Library:
         return self._opened(row)
 
     def create(self, name: str, spec: IndexSpec, *, exist_ok: bool = False) -> Collection:
-        """Make a collection: the store first, its row last. Raises CollectionExists."""
-        collection_id = new_id()
-        folder = self._folder / collection_id
+        """Make a collection: the store first, its row last; nothing stays of one that fails.
+
+        Raises CollectionExists; StorageFull, NoStorage where there is no room for it.
+        """
         point("library.create")
-        Collection.create(folder, collection_id, spec, delta_rows=self._delta_rows).close()
+        folder = self._new_folder()
+        collection_id = folder.name
         try:
+            Collection.create(folder, collection_id, spec, delta_rows=self._delta_rows).close()
             point("library.list")
             self._store.add_collection(collection_id, name)
         except CollectionExists:
@@ -121,6 +124,18 @@ class Library:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return self.of_id(collection_id)
+
+    def _new_folder(self) -> Path:
+        """Make a folder that is nobody else's, named by a new id, so that it may be removed again."""
+        while True:
+            folder = self._folder / new_id()
+            try:
+                folder.mkdir(mode=0o700, parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise StorageFull(f"{folder} can't be made: {error.strerror}; make room, then repeat") from error
+            return folder
 
     def remove(self, name: str, *, idle: bool = False) -> None:
         """Remove a collection for good: its row first, its folder later.
@@ -215,13 +230,16 @@ class Library:
 
 @contextmanager
 def unlisting(folder: Path) -> Iterator[None]:
-    """Mark a folder whose row is about to go in the block; not any more where the row stays for an error."""
+    """Mark a folder whose row is about to go in the block; not any more where the row stays for an error.
+
+    An interrupt may come behind the commit, as a kill may: the mark stays, and does no harm where the row does.
+    """
     mark = folder / UNLISTED
     with suppress(OSError):  # a full disk must not keep what takes room; then doctor asks
         mark.touch(mode=0o600)
     try:
         yield
-    except BaseException:
+    except Exception:
         with suppress(OSError):
             mark.unlink(missing_ok=True)
         raise

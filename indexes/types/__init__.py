@@ -22,6 +22,7 @@ from indexes.types.documents import (
     SourceKind,
     StoredDocument,
     TextSlice,
+    run_lock_name,
 )
 from indexes.types.generations import CollectionStatus, Generation, Segment
 from indexes.types.search import Comparison, Filter, Hit, Junction, LegScore, Mode, Neighbours, Place, SearchResult
@@ -66,5 +67,6 @@ __all__ = [
     "SourceKind",
     "StoredDocument",
     "TextSlice",
+    "run_lock_name",
     "text_hash",
 ]

@@ -1,5 +1,6 @@
 """Documents, where they come from, and what they are cut into."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,6 +16,11 @@ class Source:
     id: int
     root: str
     kind: SourceKind
+
+
+def run_lock_name(root: str) -> str:
+    """Return the name of the lock file of runs over the source with that root."""
+    return f"run-{hashlib.sha256(root.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.lock"
 
 
 @dataclass(frozen=True, slots=True)

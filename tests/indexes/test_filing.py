@@ -1,6 +1,7 @@
 """Keys of new rows: few pages a change, moved over by folds, found in both parts of their index, never twice."""
 
 import sqlite3
+import time
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +120,28 @@ def test_a_text_has_one_vector_and_a_vector_one_key(collection: Collection, sour
         )
     raw.close()
     assert collection.known_vectors(EMBEDDING, keys) == frozenset()
+
+
+def test_a_long_filing_gives_other_writers_their_turn(
+    collection: Collection, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Very many keys may be new, as after a publication: between two steps on a table the lock is free for a while."""
+    monkeypatch.setattr(store_filing, "KEYS_A_STEP", 2)
+    put(collection, source, upsert("a", lines("a", 12)))
+    pauses: list[float] = []
+    committed = 0.0
+
+    def hook(name: str) -> None:
+        nonlocal committed
+        if name == "store.committed":
+            committed = time.monotonic()
+        if name == "segment.file-keys":
+            pauses.append(time.monotonic() - committed)
+
+    failpoints.install(hook)
+    try:
+        assert collection.fold()
+    finally:
+        failpoints.install(None)
+    assert len(pauses) > 3 * len(store_filing.KEYS)
+    assert sum(pause < 0.005 for pause in pauses) <= len(store_filing.KEYS)

@@ -1,19 +1,22 @@
 """Vectors and files that nothing uses: kept for a while, then gone; what something uses never goes."""
 
 import os
+import re
 import sqlite3
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from indexes import failpoints, garbage, store_garbage, store_vectors
 from indexes.collection import Collection
 from indexes.errors import NotFound, RunGoesOn
-from indexes.types import ChangeSet, ChunkSpec, EmbeddingSpec, IndexSpec
+from indexes.types import ChangeSet, ChunkSpec, EmbeddingSpec, IndexSpec, run_lock_name
 from tests.indexes.corpus import EMBEDDING, SPEC, chunks_of, embed, put, query_vector, stored, upsert, vectors_of
+from tests.indexes.specs import OTHER, cut_all, query_under
 
 DAY = timedelta(days=1)
 
@@ -200,6 +203,37 @@ def test_files_of_killed_processes_go(collection, source, folder):
     assert collection.search("", stored(query_vector("one\n")), 1, "dense").hits[0].text == "one\n"
 
 
+def test_locks_of_sources_that_are_gone_go(collection, source, folder):
+    """A lock file goes with its source; one that is held, or whose source is there, stays."""
+    locks = folder / "locks"
+    names = {root: run_lock_name(root) for root in (source.root, "/gone", "/coming")}
+    for name in names.values():
+        (locks / name).touch()
+    with FileLock(locks / names["/coming"]):
+        assert collection.garbage.collect(30).files == 1
+    assert {path.name for path in locks.glob("run-*")} == {names[source.root], names["/coming"]}
+    assert collection.garbage.collect(30).files == 1
+    assert {path.name for path in locks.glob("run-*")} == {names[source.root]}
+
+
+def test_a_lock_that_is_removed_by_its_holder_is_held_once(tmp_path):
+    """Who waits for a lock whose file its holder removes gets it on a new file, and then nobody else does."""
+    path, held = tmp_path / "run-1.lock", threading.Event()
+    first, second = (FileLock(path, timeout=30, thread_local=False) for _ in range(2))
+    first.acquire()
+    waiting = threading.Thread(target=lambda: (second.acquire(poll_interval=0.01), held.set()))
+    waiting.start()
+    assert not held.wait(0.1)
+    path.unlink()
+    first.release()
+    waiting.join(30)
+    assert held.is_set()
+    assert path.exists()
+    with pytest.raises(Timeout):
+        FileLock(path, timeout=0).acquire()
+    second.release()
+
+
 def test_it_is_due_once_a_day(collection, folder):
     """A collection of garbage is remembered: within a day the next one is one look at a row."""
     assert collection.garbage.collect_if_due(30) is not None
@@ -253,6 +287,45 @@ def test_what_was_removed_before_can_be_purged(collection, source, folder, how):
     for unknown in (ids["zqxplace"], "doc_abc1230123456789abcdef"):
         with pytest.raises(NotFound):
             collection.purges.begin(unknown)
+
+
+def test_a_purge_leaves_a_later_removal_at_its_place_alone(collection, source):
+    """Two documents were removed by hand from one path: a purge of the first lets the path come back no more than
+    before, one of the last does."""
+    first = put(collection, source, upsert("p", "one\n"))["p"]
+    collection.remove_document(first)
+    last = put(collection, source, upsert("p", "two\n"))["p"]
+    collection.remove_document(last)
+    purge(collection, first)
+    assert collection.removed_by_hand(source.id) == {"p"}
+    purge(collection, last)
+    assert collection.removed_by_hand(source.id) == frozenset()
+
+
+def test_no_statement_on_garbage_looks_at_every_vector(collection, source):
+    """Purges and sweeps find by key the few vectors they are about, where other writers wait for them meanwhile."""
+    document_id = put(collection, source, upsert("a", "one\ntwo\n"))["a"]
+    asked: list[str] = []
+    with collection._store.write() as connection:
+        connection.set_trace_callback(asked.append)
+        store_garbage.vectors_of(connection, document_id)
+        store_garbage.suspect(connection, document_id)
+        store_garbage.describe(connection, document_id)
+        store_garbage.mark(connection, [1])
+        store_garbage.unmark(connection, 0, 10)
+        store_garbage.sweep(connection, "9999", 10)
+        store_garbage.count_unreferenced(connection)
+        store_garbage.delete_unreferenced(connection, [(1, 1)])
+        connection.set_trace_callback(None)
+        plans = [
+            (step[3], one)
+            for one in asked
+            if not one.startswith("--")
+            for step in connection.execute(f"EXPLAIN QUERY PLAN {one}")
+        ]
+    assert len(asked) >= 8
+    assert [step for step in plans if re.search(r"SCAN (v|k|e|c|d|other)\b", step[0])] == []
+    assert [step for step in plans if re.search(r"\(filed=\?\)", step[0])] == []
 
 
 def test_removals_are_forgotten_beyond_a_number(collection, source, monkeypatch):
@@ -309,6 +382,34 @@ def test_a_run_keeps_a_purge_from_ending(collection, source, folder):
     collection.purges.end(collection.purges.erase(again.document_id))
     assert collection.purges.pending() == ()
     assert count(collection) == 0
+
+
+def test_a_purge_erases_from_what_is_published_meanwhile(folder):
+    """A segment of another embedding, built before the purge and published after it began, loses the vectors, too."""
+    vector = query_under(OTHER, "one\ntwo\n").astype("<f2").tobytes()[:12]
+    with Collection.create(folder, "abc124", SPEC, delta_rows=2) as collection, Collection.open(folder) as other:
+        source = collection.add_source("/data", "folder")
+        ids = put(collection, source, *(upsert(name, f"{name} x\n{name} y\n") for name in "bcd"))
+        ids |= put(collection, source, upsert("a", "one\ntwo\n"))
+        cut_all(collection, OTHER)
+        waits = threading.Event()
+        thread = threading.Thread(target=purge, args=(other, ids["a"]))
+
+        def step(name: str) -> None:
+            if name == "publish.begin":
+                assert vector in (folder / "vectors" / "2.f16").read_bytes()
+                thread.start()
+                assert waits.wait(10)
+            if name == "purge.segments":
+                waits.set()
+
+        failpoints.install(step)
+        assert collection.generations.publish(OTHER) == 2
+        failpoints.install(None)
+        thread.join()
+        assert other.purges.pending() == ()
+        assert [path.name for path in folder.rglob("*") if path.is_file() and vector in path.read_bytes()] == []
+        assert collection.search("x", query_under(OTHER, "b x\nb y\n"), 1, "dense").hits[0].path == "b"
 
 
 def test_a_generation_that_is_kept_is_erased_from(collection, source, folder):

@@ -459,6 +459,33 @@ def test_a_publication_waits_for_a_builder(
         assert collection.generations.publish(OTHER) == 2
 
 
+def test_large_documents_are_not_cut_while_every_writer_waits(
+    filled: Collection, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of them ends after a few, with more behind it: those are cut before the transaction that publishes."""
+    monkeypatch.setattr("indexes.store_recutting.PAGE_CHARACTERS", 20)
+    monkeypatch.setattr("indexes.publishing._FEW_CHARACTERS", 10)
+    for number in range(20):
+        edit(filled, source, f"large-{number:02d}", f"line {number}\n" * 5)
+    cut_inside, publishing = list[str](), False
+
+    def step(name: str) -> None:
+        nonlocal publishing
+        publishing = publishing or name == "publish.begin"
+
+    def recut(document: StoredDocument) -> DocumentCut:
+        cut_inside.extend([document.path] if publishing else [])
+        return cut(document, OTHER)
+
+    failpoints.install(step)
+    try:
+        assert filled.generations.publish(OTHER, recut) == 2
+    finally:
+        failpoints.install(None)
+    assert cut_inside == []
+    assert filled.generations.uncut(OTHER) == ()
+
+
 def test_a_collection_of_garbage_completes_what_a_kill_left(filled: Collection, folder: Path) -> None:
     """Chunks of a dropped generation go with the next collection, and nothing that was kept."""
     for spec in (OTHER, LINES, SPEC, IndexSpec(SPEC.embedding, ChunkSpec(128, 0))):

@@ -1,18 +1,20 @@
 """Collections by name and by document id, across processes."""
 
+import errno
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from filelock import FileLock
 
+from indexes import failpoints
 from indexes.collection import Collection
-from indexes.errors import NotFound, StoreError
+from indexes.errors import NotFound, StorageFull, StoreError
 from indexes.types import ChangeSet, ChunkSpec, DocumentUpsert, EmbeddingSpec, FileStat, IndexSpec
 from ragsvc.errors import BadRequest, CollectionBusy, CollectionExists, UnknownCollection
 from ragsvc.job_store import JobStore
 from ragsvc.jobs import NewFile
-from ragsvc.library import Library
+from ragsvc.library import UNLISTED, Library
 from ragsvc.service_store import ServiceStore
 from ragsvc.settings import LOCAL_DIMENSIONS, LOCAL_MODEL
 
@@ -88,6 +90,29 @@ def test_a_blank_collection_that_was_made_otherwise_or_has_a_job_stays(open_libr
     store.close()
 
 
+STEPS = ("store.file", "store.log", "migrate.commit", "store.sync", "store.commit", "library.list")
+
+
+@pytest.mark.parametrize("where", STEPS)
+def test_a_creation_without_room_leaves_no_folder(open_library, tmp_path, where):
+    """A disk that is full at some step of a creation: an error, no folder, and the same again succeeds."""
+    library = open_library()
+    library.open("default")
+
+    def full(name: str) -> None:
+        if name == where:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    failpoints.install(full)
+    try:
+        with pytest.raises((StorageFull, OSError)):
+            library.create("papers", SPEC)
+    finally:
+        failpoints.install(None)
+    assert [path.name for path in (tmp_path / "data" / "collections").iterdir()] == [library.open("default").id]
+    assert library.create("papers", SPEC).id == library.open("papers").id
+
+
 def test_an_unknown_collection_is_refused_with_the_known_ones(open_library):
     """Opening or removing a name that is not there says which are."""
     library = open_library()
@@ -138,6 +163,30 @@ def test_a_collection_that_is_being_written_is_not_removed(open_library):
     assert two.open("papers").id == opened.id
     two.remove("papers")
     assert "papers" not in one.names()
+
+
+@pytest.mark.parametrize("at", ["service.commit", "service.committed"])
+def test_an_interrupted_removal_takes_the_folder_for_a_lost_one_never(open_library, tmp_path, at):
+    """Behind its commit the folder stays marked as one that was to go; before it the collection is as it was."""
+    library = open_library()
+    folder = library.create("papers", SPEC).folder
+
+    def interrupt(name: str) -> None:
+        if name == at:
+            raise KeyboardInterrupt
+
+    failpoints.install(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            library.remove("papers")
+    finally:
+        failpoints.install(None)
+    assert ("papers" in library.names()) == (at == "service.commit")
+    if at == "service.committed":
+        assert (folder / UNLISTED).exists()
+    else:
+        assert open_library().open("papers").folder == folder
+        assert not (folder / UNLISTED).exists()
 
 
 def test_what_another_process_removed_is_closed(open_library):

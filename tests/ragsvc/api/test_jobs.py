@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import shutil
 import socket
 import threading
 import time
@@ -240,6 +241,20 @@ def test_a_failing_upstream_lets_a_job_wait(room, failure, code, told):
     assert room.job(later, "done")["state"] == "done"
     assert room.paths() == ["a.md", "b.md"]
     assert not any("job" in said for said in room.get("/readyz")["degraded"])
+
+
+def test_a_full_disk_is_said_to_be_one(room, monkeypatch):
+    """`/readyz` is 200 on a full disk, since questions are answered, and names it until there is room again."""
+    usage = shutil.disk_usage
+
+    def full(path):
+        return usage(path)._replace(free=4096)
+
+    assert not any("disk" in said for said in room.get("/readyz")["degraded"])
+    monkeypatch.setattr(shutil, "disk_usage", full)
+    assert any("the disk is full (4,096 bytes free)" in said for said in room.get("/readyz")["degraded"])
+    monkeypatch.undo()
+    assert not any("disk" in said for said in room.get("/readyz")["degraded"])
 
 
 def test_a_waiting_job_is_tried_again_by_itself(room, monkeypatch):

@@ -75,6 +75,7 @@ OWN_WORDS = (
     ragsvc.errors.BudgetRefused,
     ragsvc.errors.Overloaded,
     ragsvc.errors.EmbeddingUnavailable,
+    ragsvc.errors.Interrupted,
 )
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexes.types import EmbeddingSpec
+from ingest.embedding import EmbeddingQueue, Pending
 from ragsvc.errors import ConfigurationError
 from ragsvc.providers.local_embedding import OVERLAP, LocalEmbedder, embed, speaks, windows
 from ragsvc.providers.local_model import MOST_PIECES, MiniLM
@@ -121,6 +122,42 @@ def test_a_query_waits_for_no_documents() -> None:
         assert (await documents).tokens == 2
 
     asyncio.run(run())
+
+
+def test_a_small_folder_is_kept_piece_by_piece() -> None:
+    """Of 24 texts those of finished requests are stored while the last one is still at work."""
+    stored: list[bytes] = []
+    release, kept = threading.Event(), threading.Event()
+
+    class Held:
+        """The last text takes as long as the test wants."""
+
+        def pieces(self, text: str) -> list[int]:
+            return [int(text)]
+
+        def embed(self, bounds: list[list[int]]) -> np.ndarray:
+            if [23] in bounds:
+                assert release.wait(30)
+            return np.eye(384, dtype=np.float32)[: len(bounds)]
+
+    class Sink:
+        def add_vectors(self, spec: EmbeddingSpec, hashes: list[bytes], vectors: np.ndarray) -> None:
+            stored.extend(hashes)
+            if len(stored) >= 12:
+                kept.set()
+
+    async def run() -> None:
+        queue = EmbeddingQueue(LocalEmbedder(SPEC, Held()), Sink(), inputs=256, concurrency=4, on_stored=lambda _: None)
+        for number in range(24):
+            await queue.put(Pending(bytes([number]) * 32, str(number), 1))
+        ended = asyncio.create_task(queue.flush())
+        assert await asyncio.to_thread(kept.wait, 30)
+        assert not ended.done()
+        release.set()
+        await ended
+
+    asyncio.run(run())
+    assert len(stored) == 24
 
 
 @pytest.mark.parametrize("spec", [EmbeddingSpec("all-MiniLM-L6-v2", 256), EmbeddingSpec("text-embedding-3-small", 384)])
