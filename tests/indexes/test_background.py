@@ -198,7 +198,7 @@ def test_erased_vectors_leave_the_files(folder, collection, source) -> None:
     with FileLock(folder / "locks" / "build.lock"), pytest.MonkeyPatch.context() as patched:
         patched.setattr(generations, "BUSY_SECONDS", 0.05)
         with pytest.raises(StoreBusy):
-            collection._segments.erase(1, np.array([7]))
+            collection._segments.erase(lambda _: {1: np.array([7])})
 
 
 def test_a_generation_of_the_same_embedding_begins_with_the_segments_of_the_last(folder, collection, source) -> None:
