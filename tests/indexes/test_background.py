@@ -188,7 +188,7 @@ def test_erased_vectors_leave_the_files(folder, collection, source) -> None:
     assert all(blob in exact_file(folder).read_bytes() for _, blob in rows)
     old = {segment.file for segment in collection.generations.listed()[0].segments}
     for _ in range(2):
-        collection._segments.erase(1, np.array([7, 50]))
+        collection._segments.erase(lambda _: {1: np.array([7, 50])})
         assert not any(blob in exact_file(folder).read_bytes() for _, blob in rows)
         assert {path.name for path in (folder / "segments").iterdir()}.isdisjoint(old)
     assert collection.settle()
@@ -198,7 +198,7 @@ def test_erased_vectors_leave_the_files(folder, collection, source) -> None:
     with FileLock(folder / "locks" / "build.lock"), pytest.MonkeyPatch.context() as patched:
         patched.setattr(generations, "BUSY_SECONDS", 0.05)
         with pytest.raises(StoreBusy):
-            collection._segments.erase(1, np.array([7]))
+            collection._segments.erase(lambda _: {1: np.array([7])})
 
 
 def test_a_generation_of_the_same_embedding_begins_with_the_segments_of_the_last(folder, collection, source) -> None:
@@ -229,7 +229,7 @@ def test_a_shared_segment_is_built_anew_once(folder, collection, source, how) ->
     (segment,) = collection.generations.listed()[1].segments
     before = answers(collection)
     if how == "erase":
-        collection._segments.erase(1, np.array([3]))
+        collection._segments.erase(lambda _: {1: np.array([3])})
     else:
         (folder / "segments" / segment.file).unlink()
         assert collection.rebuild_segments(frozenset({segment.file}))
