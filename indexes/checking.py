@@ -339,8 +339,8 @@ def _ignore() -> None:
 
 def _leftover(where: str, *, repaired: bool) -> Finding:
     if repaired:
-        return Finding("repaired", "leftover", where, "left by a run that was killed: removed")
-    return note("leftover", where, "left by a run that was killed", "remove it: ragsvc doctor --repair")
+        return Finding("repaired", "leftover", where, "nothing needs it: removed")
+    return note("leftover", where, "nothing needs it", "remove it: ragsvc doctor --repair")
 
 
 def _more(kind: str, where: str, found: Sequence[object]) -> Iterator[Finding]:

@@ -100,7 +100,8 @@ def _purge(document_id: str, *, as_json: bool) -> None:
     if purged.shared:
         terminal.print_line(f"{purged.shared} of its passages stand in other documents, too, and stay with them")
     if purged.uploaded or purged.path is None:
-        said = "it was uploaded and is gone" if purged.uploaded else "it was removed before and is gone"
+        before = "it was removed before; where its passages stand in other documents, too, they stay with them"
+        said = "it was uploaded and is gone" if purged.uploaded else before
         terminal.print_line(f"{said}; backups that you made still hold it")
     else:
         terminal.print_line(

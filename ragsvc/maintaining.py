@@ -9,8 +9,10 @@ from indexes.store_backup import Contents
 from ragsvc import doctor, terminal
 from ragsvc.command import collection_option, json_option, run
 from ragsvc.compose import House
+from ragsvc.errors import ConfigurationError
 from ragsvc.restoring import Restored
-from ragsvc.settings import load_settings
+from ragsvc.service_store import FILE_NAME
+from ragsvc.settings import Settings, load_settings
 
 
 @click.command("backup", epilog="Example: ragsvc backup ~/papers.ragsvc --collection papers")
@@ -28,7 +30,7 @@ def backup_command(file: Path, collection: str, overwrite: bool, as_json: bool) 
     async def work(house: House) -> Contents:
         return house.backups.write(collection, file, overwrite=overwrite)
 
-    written = run(load_settings(), work)
+    written = run(_of_a_data_directory(), work)
     size = file.stat().st_size
     if as_json:
         terminal.print_json({"collection": collection, "file": str(file), "bytes": size} | dataclasses.asdict(written))
@@ -63,6 +65,20 @@ def restore_command(file: Path, collection: str, replace: bool, as_json: bool) -
         terminal.print_line(f"  {done.jobs} accepted uploads were not finished: they go into the restored collection")
 
 
+def _of_a_data_directory() -> Settings:
+    """Return the settings, or raise ConfigurationError where nothing was ever kept: other commands would make it.
+
+    A misspelt or unmounted directory must not pass for one that is whole, nor a backup of nothing for a backup.
+    """
+    settings = load_settings()
+    places = [settings.data_dir / name for name in (FILE_NAME, "collections")]
+    if settings.data_dir.is_dir() and not any(place.exists() for place in places):
+        raise ConfigurationError(f"{settings.data_dir} holds no data of ragsvc; check RAGSVC_DATA_DIR")
+    if not settings.data_dir.exists():
+        raise ConfigurationError(f"there is no data directory {settings.data_dir}; check RAGSVC_DATA_DIR")
+    return settings
+
+
 def _held(contents: Contents) -> str:
     return f"{contents.documents:,} documents, {contents.chunks:,} chunks, {contents.vectors:,} vectors"
 
@@ -76,7 +92,7 @@ def doctor_command(repair: bool, collection: str | None, as_json: bool) -> int:
 
     Others may read and write meanwhile. What was acknowledged (documents, texts, vectors) is never changed.
     """
-    found = doctor.examine(load_settings().data_dir, collection, repair=repair)
+    found = doctor.examine(_of_a_data_directory().data_dir, collection, repair=repair)
     if as_json:
         checked = [{"place": part.place, "findings": part.findings} for part in found.checked]
         terminal.print_json({"consistent": found.consistent, "checked": checked})

@@ -67,3 +67,13 @@ def test_doctor_says_by_its_exit_code_whether_something_is_wrong(tmp_path: Path)
     }
     ragsvc.run("doctor", "--collection", "none", code=3)
     assert ragsvc.index(folder)["inputs"] == 0
+
+
+def test_a_data_directory_that_is_not_there_is_not_made(ragsvc: Ragsvc, tmp_path: Path) -> None:
+    """A misspelt or unmounted directory neither passes for one that is whole, nor its backup for a backup."""
+    for said in ("there is no data directory", "holds no data"):
+        assert said in ragsvc.run("doctor", code=3).stderr
+        assert said in ragsvc.run("backup", str(tmp_path / "kept"), code=3).stderr
+        assert not (tmp_path / "kept").exists()
+        ragsvc.data_dir.mkdir(exist_ok=True)
+    assert list(ragsvc.data_dir.iterdir()) == []
