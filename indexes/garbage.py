@@ -155,8 +155,10 @@ def _remove_locks(store: Store, folder: Path) -> int:
     Safe because a lock is removed by who holds it alone, and because who then gets it on the removed file looks at the
     file's links, finds none, and takes the lock anew on a new file (`filelock` does; a test shows it).
     """
-    removed = 0
-    for path in (folder / "locks").glob("run-*.lock"):
+    removed, locks = 0, folder / "locks"
+    with translated(locks):
+        paths = list(locks.glob("run-*.lock"))
+    for path in paths:
         with contextlib.suppress(Timeout, OSError), FileLock(path, timeout=0, mode=0o600):
             with store.read() as connection:  # only now: a run puts down its source under its lock
                 known = {run_lock_name(source.root) for source in store_documents.sources(connection)}

@@ -22,6 +22,7 @@ from indexes import lexical, store_garbage, store_vectors, store_word_indexes, s
 from indexes.errors import Conflict, StorageFull, StoreBusy, StoreDamaged
 from indexes.failpoints import point
 from indexes.store import BUSY_SECONDS, Connection, Store
+from indexes.store_errors import translated
 from indexes.store_files import file_bytes, sync_folder
 from indexes.store_vectors import Head
 from indexes.store_word_indexes import ListedWords
@@ -207,7 +208,8 @@ class WordIndexes:
             return []
         with self._store.read() as connection:
             known = store_word_indexes.folders(connection)
-        return sorted(path for path in self._folder.iterdir() if path.name not in known)
+        with translated(self._folder):
+            return sorted(path for path in self._folder.iterdir() if path.name not in known)
 
     def leftovers(self) -> list[Path]:
         """Return the folders that killed builds left: none while somebody builds."""
@@ -226,9 +228,10 @@ class WordIndexes:
 
     def _remove_unlisted(self) -> int:
         left = self.unlisted()
-        for path in left:
-            point("words.remove")
-            shutil.rmtree(path)
+        with translated(self._folder):
+            for path in left:
+                point("words.remove")
+                shutil.rmtree(path)
         return len(left)
 
     def bytes_on_disk(self) -> int:
