@@ -44,10 +44,10 @@ rows. More of them are looked at where it is higher."""
 _MOST_LOOKS: Final = 16
 """Times more candidates than at first that are asked for, at most, while they are not so sure."""
 _NOISE_UNIT: Final = 1e-6
-_CELL_ROWS: Final = 1024
-"""More than the usual: a centre takes as long to be compared as 15 codes, and a cell to be begun as long as 400."""
+_CELL_ROWS: Final = 512
+"""A centre takes as long to be compared as 15 codes, and a cell to be begun as long as 400."""
 _MOST_CELLS: Final = 4096
-_CELL_SAMPLE, _MOST_SAMPLE = 64, 65_536
+_CELL_SAMPLE, _MOST_SAMPLE = 32, 65_536
 """Rows that each cell's centre is found by, and the most for all: 400 MB of 1,536 dimensions during a build."""
 _ITERATIONS: Final = 6
 """Of k-means."""
